@@ -1,0 +1,1 @@
+"""Learns to act in a body: offline RL, evaluation, data."""

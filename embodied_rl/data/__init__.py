@@ -1,0 +1,1 @@
+"""Files become typed batches: Minari in and out, samplers, importers, recorders."""

@@ -1,0 +1,1 @@
+"""What the world is, shows, says and rewards: NumPy and MuJoCo, never torch."""

@@ -1,0 +1,1 @@
+"""Maths and run plumbing that a robot and a language model share."""
