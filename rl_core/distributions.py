@@ -43,8 +43,8 @@ class DiagonalGaussian:
 
     def entropy(self) -> Tensor:
         """Differential entropy `[...]` in nats, `sum(log_std) + A/2 * log(2 pi e)`."""
-        log_std = self.log_std + torch.zeros_like(self.mean)  # the entropy of every row, also with one
-        shared log_std return (log_std + 0.5 + LOG_SQRT_2PI).sum(-1)
+        log_std = self.log_std + torch.zeros_like(self.mean)  # one shared log_std still gives a row each
+        return (log_std + 0.5 + LOG_SQRT_2PI).sum(-1)
 
 
 class TanhGaussian:
