@@ -1,0 +1,160 @@
+"""Checkpoints without pickle: every moving part's state as one safetensors file and one JSON file, written
+atomically."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+_TENSORS, _TREE = "tensors.safetensors", "state.json"
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """Anything whose state moves during training: modules, optimizers, schedulers, normalisers, samplers."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return nested dicts, lists and tuples of tensors and JSON scalars."""
+        ...
+
+    def load_state_dict(self, state_dict: dict[str, Any], /) -> object:
+        """Take back what `state_dict` returned."""
+        ...
+
+
+def parts(name: str, owner: object) -> dict[str, Stateful]:
+    """Name every moving part of `owner`.
+
+    The owner itself if it is stateful (a module brings its submodules and buffers along), and each attribute that
+    is stateful but not a module: optimizers, schedulers, controllers.
+    """
+    found: dict[str, Stateful] = {}
+    if isinstance(owner, Stateful):
+        found[name] = owner
+    for key, value in getattr(owner, "__dict__", {}).items():
+        if isinstance(value, Stateful) and not isinstance(value, nn.Module):
+            found[f"{name}.{key}"] = value
+    return found
+
+
+def save(directory: Path, step: int, objects: Mapping[str, Stateful], keep: int = 2) -> Path:
+    """Write `directory/step_<step>` holding the state of `objects`; older checkpoints beyond `keep` go.
+
+    The files are written under a temporary name, flushed to the disk and renamed, so a checkpoint is there
+    whole or not at all. Raises OSError (disk full, no permission) with the earlier checkpoints untouched.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    target = directory / f"step_{step:09d}"
+    temporary = directory / f".writing_{target.name}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    tensors: dict[str, Tensor] = {}
+    tree = {name: _pack(obj.state_dict(), name, tensors) for name, obj in objects.items()}
+    try:
+        temporary.mkdir()
+        save_file(tensors, temporary / _TENSORS)
+        head = {"step": step, "digest": _digest(temporary / _TENSORS), "state": tree}
+        (temporary / _TREE).write_text(json.dumps(head))
+        for file in (temporary / _TENSORS, temporary / _TREE, temporary):
+            _flush(file)
+        shutil.rmtree(target, ignore_errors=True)  # a step saved again after a resume
+        temporary.rename(target)
+        _flush(directory)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    for old in _complete(directory)[:-keep]:
+        shutil.rmtree(old)
+    return target
+
+
+def load_latest(
+    directory: Path, objects: Mapping[str, Stateful], map_location: torch.device | str = "cpu"
+) -> int | None:
+    """Restore `objects` from the newest intact checkpoint and return its step, or None if there is none.
+
+    A damaged checkpoint is reported with a warning and the one before it is used. Raises ValueError if the
+    checkpoint holds other parts than `objects`.
+    """
+    for checkpoint in reversed(_complete(directory)):
+        try:
+            step, state = _read(checkpoint, map_location)
+        except ValueError as error:
+            warnings.warn(f"{error}; trying the checkpoint before it", RuntimeWarning, stacklevel=2)
+            continue
+        if state.keys() != objects.keys():
+            raise ValueError(
+                f"checkpoint {checkpoint} holds {sorted(state)}, this run trains {sorted(objects)}: "
+                "it belongs to another configuration"
+            )
+        for name, obj in objects.items():
+            obj.load_state_dict(state[name])
+        return step
+    return None
+
+
+def _complete(directory: Path) -> list[Path]:
+    return sorted(directory.glob("step_*"))
+
+
+def _read(checkpoint: Path, map_location: torch.device | str) -> tuple[int, dict[str, Any]]:
+    try:
+        head = json.loads((checkpoint / _TREE).read_text())
+        if _digest(checkpoint / _TENSORS) != head["digest"]:
+            raise ValueError("its tensors do not match their checksum")
+        tensors = load_file(checkpoint / _TENSORS, device=str(map_location))
+        return head["step"], {name: _unpack(tree, tensors) for name, tree in head["state"].items()}
+    except (OSError, KeyError, ValueError, SafetensorError) as error:
+        raise ValueError(f"checkpoint {checkpoint} is damaged ({error})") from error
+
+
+def _pack(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
+    """Replace tensors by references into `tensors`; tuples and non-string keys are marked, JSON has
+    neither."""
+    if isinstance(value, Tensor):
+        # a copy, because safetensors refuses tensors that share memory (tied weights)
+        tensors[path] = value.detach().to("cpu", copy=True).contiguous()
+        return {"tensor": path}
+    if isinstance(value, Mapping):
+        return {"items": [[key, _pack(item, f"{path}/{key}", tensors)] for key, item in value.items()]}
+    if isinstance(value, list | tuple):
+        kind = "tuple" if isinstance(value, tuple) else "list"
+        return {kind: [_pack(item, f"{path}/{i}", tensors) for i, item in enumerate(value)]}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"checkpoint: {path} is a {type(value).__name__}; state must be tensors and JSON scalars")
+
+
+def _unpack(tree: Any, tensors: Mapping[str, Tensor]) -> Any:
+    if not isinstance(tree, dict):
+        return tree
+    ((kind, value),) = tree.items()
+    if kind == "tensor":
+        return tensors[value]
+    if kind == "items":
+        return {key: _unpack(item, tensors) for key, item in value}
+    items = [_unpack(item, tensors) for item in value]
+    return tuple(items) if kind == "tuple" else items
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "blake2b").hexdigest()
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,270 @@
+"""One training run: its directory, seeds, device, metrics, progress bar, checkpoints, resume and stop
+signals."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+import numpy as np
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+
+from rl_core import accelerate, checkpoint, config, provenance
+from rl_core.config import choice, require
+from rl_core.metrics import MetricLog
+from rl_core.progress import bar, console
+
+# Settings that may differ between the two halves of a resumed run: where, how long and how often, never what.
+_MAY_CHANGE = {
+    f"run.{name}"
+    for name in ("dir", "resume", "steps", "log_every", "eval_every", "checkpoint_every", "keep_checkpoints")
+} | {"run.tensorboard", "run.wandb"}
+
+
+@dataclass(kw_only=True, slots=True)
+class Config:
+    """How a run is carried out; what is trained stands in the other groups."""
+
+    dir: str = ""  # empty: the script names it after what is trained
+    seed: int = 0
+    steps: int = 100_000
+    device: str = "auto"  # auto | cpu | cuda | cuda:1 ...
+    threads: int = 0  # CPU threads of torch; 0 leaves torch's default
+    log_every: int = 500
+    eval_every: int = 10_000
+    checkpoint_every: int = 10_000
+    keep_checkpoints: int = 2
+    resume: bool = False
+    precision: str = "float32"  # float32 | bfloat16: matrix products under autocast
+    compile: bool = False
+    cuda_graphs: bool = False
+    tensorboard: bool = True
+    wandb: bool = False
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        require(self.steps >= 1, "run.steps", self.steps, "at least 1")
+        require(self.seed >= 0, "run.seed", self.seed, "at least 0")
+        for name in ("log_every", "eval_every", "checkpoint_every", "keep_checkpoints"):
+            require(getattr(self, name) >= 1, f"run.{name}", getattr(self, name), "at least 1")
+        choice("run.precision", self.precision, ["float32", "bfloat16"])
+
+
+class Run:
+    """Owns everything about a training run but the algorithm; use it as a context manager.
+
+    `rng` (torch, on `device`) and `numpy_rng` are the run's only sources of randomness; both are in every
+    checkpoint.
+    """
+
+    def __init__(self, cfg: Config, *, config: Any, default_dir: str = "runs/run") -> None:
+        self.cfg = cfg
+        self.dir = Path(cfg.dir or default_dir)
+        self.device = pick_device(cfg.device)
+        if cfg.cuda_graphs and self.device.type != "cuda":
+            raise ValueError(f"run.cuda_graphs=True: needs a CUDA device, this run is on {self.device}")
+        if cfg.threads:
+            torch.set_num_threads(cfg.threads)
+        torch.manual_seed(cfg.seed)  # network initialisation and dropout draw from the global generator
+        self.rng = torch.Generator(self.device).manual_seed(cfg.seed)
+        self.numpy_rng = np.random.default_rng(cfg.seed)
+        self._claim_directory(config)
+        self.metrics = MetricLog(self.dir, config=config, tensorboard=cfg.tensorboard, wandb=cfg.wandb)
+        self._stop: signal.Signals | None = None
+        self._handlers: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        """Take SIGINT and SIGTERM: the step in progress ends, a checkpoint is written, the process exits."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._handlers[number] = signal.signal(number, self._on_signal)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Give the signals back and close the metric files."""
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self.metrics.close()
+
+    def steps(self, agent: nn.Module, **stateful: checkpoint.Stateful) -> Iterator[int]:
+        """Yield the steps that are left, 1 to `cfg.steps`; the loop body is one update.
+
+        Restores the newest intact checkpoint when resuming, and saves `agent` (with its optimizers and
+        schedules, see `checkpoint.parts`), `stateful` and the generators every `checkpoint_every` steps, at
+        the end and when told to stop.
+        """
+        objects = self._objects(agent, stateful)
+        done = self._restore(objects)
+        if done:
+            console.print(f"resumed {self.dir} after step {done}")
+        with bar() as progress:
+            task = progress.add_task("training", total=self.cfg.steps, completed=done, note="")
+            for step in range(done + 1, self.cfg.steps + 1):
+                yield step
+                last = step == self.cfg.steps or self._stop is not None
+                if last or step % self.cfg.log_every == 0 or self.should_eval(step):
+                    progress.update(task, completed=step, note=self.metrics.flush(step))
+                if last or step % self.cfg.checkpoint_every == 0:
+                    self._save(step, agent, objects)
+                if self._stop is not None and step < self.cfg.steps:
+                    self._exit(step)
+
+    def log(self, values: dict[str, Tensor | float], group: str = "train") -> None:
+        """Record `values` as `group/name`; tensors are averaged on the device and read every `log_every`
+        steps."""
+        self.metrics.add(values, group)
+
+    def should_eval(self, step: int) -> bool:
+        """Whether to evaluate after `step`: every `eval_every` steps and at the end."""
+        return step % self.cfg.eval_every == 0 or step == self.cfg.steps
+
+    def accelerate(self, update: accelerate.Update) -> accelerate.Update:
+        """Wrap an update in bf16 autocast, torch.compile and a CUDA graph, as the configuration asks."""
+        if self.cfg.precision == "bfloat16":
+            update = accelerate.autocast(update, self.device, torch.bfloat16)
+        if self.cfg.compile:
+            update = torch.compile(update)
+        if self.cfg.cuda_graphs:
+            update = accelerate.CudaGraph(update)
+        return update
+
+    def _objects(
+        self, agent: nn.Module, stateful: dict[str, checkpoint.Stateful]
+    ) -> dict[str, checkpoint.Stateful]:
+        generators = {
+            "rng": _TorchRng(self.rng),
+            "numpy_rng": _NumpyRng(self.numpy_rng),
+            "global_rng": _GlobalRng(),
+        }
+        return {**checkpoint.parts("agent", agent), **stateful, **generators}
+
+    def _restore(self, objects: dict[str, checkpoint.Stateful]) -> int:
+        step = (
+            checkpoint.load_latest(self.dir / "checkpoints", objects, self.device)
+            if self.cfg.resume
+            else None
+        )
+        self.metrics.rewind(step or 0)
+        return step or 0
+
+    def _save(self, step: int, agent: nn.Module, objects: dict[str, checkpoint.Stateful]) -> None:
+        self.metrics.flush(step)
+        for name, value in agent.named_parameters():
+            if not torch.isfinite(value).all():
+                raise FloatingPointError(
+                    f"step {step}: parameter {name} is not finite; checkpoints before it are kept"
+                )
+        try:
+            checkpoint.save(self.dir / "checkpoints", step, objects, self.cfg.keep_checkpoints)
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"step {step}: the checkpoint could not be written to {self.dir} ({error.strerror}); the checkpoint "
+                "before it is intact: make room and continue with run.resume=true",
+            ) from error
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._stop = signal.Signals(number)
+        signal.signal(number, self._handlers[self._stop])  # a second signal acts at once
+
+    def _exit(self, step: int) -> None:
+        assert self._stop is not None
+        console.print(
+            f"{self._stop.name}: stopped after step {step}, checkpoint written; run.resume=true continues from it"
+        )
+        raise SystemExit(128 + self._stop.value)
+
+    def _claim_directory(self, config_: Any) -> None:
+        """Create the directory, or check that it holds the run that is to be resumed."""
+        file = self.dir / "config.yaml"
+        ours = OmegaConf.create(config.to_yaml(config_))
+        if file.exists():
+            differing = sorted(_differences(ours, OmegaConf.load(file)) - _MAY_CHANGE)
+            if differing:
+                raise ValueError(
+                    f"run.dir={self.dir}: holds a run with another configuration "
+                    f"({', '.join(differing)} differ); choose another run.dir"
+                )
+            if not self.cfg.resume and any((self.dir / "checkpoints").glob("step_*")):
+                raise ValueError(
+                    f"run.dir={self.dir}: holds this run already; continue it with run.resume=true, "
+                    "or choose another run.dir"
+                )
+        elif self.dir.exists() and any(self.dir.iterdir()):
+            raise ValueError(f"run.dir={self.dir}: is not empty and not a run; choose another run.dir")
+        self.dir.mkdir(parents=True, exist_ok=True)
+        file.write_text(
+            OmegaConf.to_yaml({"provenance": provenance.collect(sys.argv)}) + OmegaConf.to_yaml(ours)
+        )
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device called `name`; `auto` is CUDA where there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"run.device={name!r}: must be auto, cpu or cuda[:index]") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"run.device={name!r}: no CUDA device is available; use run.device=cpu")
+    return device
+
+
+def _differences(ours: Any, saved: Any) -> set[str]:
+    """Dotted keys at which two configurations differ, where the saved one came from apart."""
+    a, b = (dict(_leaves(OmegaConf.to_container(tree), "")) for tree in (ours, saved))
+    return {
+        key for key in a.keys() | b.keys() if a.get(key) != b.get(key) and not key.startswith("provenance.")
+    }
+
+
+def _leaves(tree: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(tree, dict):
+        for key, value in tree.items():
+            yield from _leaves(value, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, tree
+
+
+class _TorchRng:
+    def __init__(self, generator: torch.Generator) -> None:
+        self._generator = generator
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"state": self._generator.get_state()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._generator.set_state(state_dict["state"].cpu())
+
+
+class _NumpyRng:
+    def __init__(self, generator: np.random.Generator) -> None:
+        self._generator = generator
+
+    def state_dict(self) -> dict[str, Any]:
+        return dict(self._generator.bit_generator.state)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._generator.bit_generator.state = state_dict
+
+
+class _GlobalRng:
+    """The global torch generators, which dropout cannot help drawing from."""
+
+    def state_dict(self) -> dict[str, Any]:
+        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        return {"cpu": torch.get_rng_state(), "cuda": cuda}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        torch.set_rng_state(state_dict["cpu"].cpu())
+        if state_dict["cuda"]:
+            torch.cuda.set_rng_state_all([state.cpu() for state in state_dict["cuda"]])
