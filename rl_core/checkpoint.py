@@ -36,8 +36,8 @@ class Stateful(Protocol):
 def parts(name: str, owner: object) -> dict[str, Stateful]:
     """Name every moving part of `owner`.
 
-    The owner itself if it is stateful (a module brings its submodules and buffers along), and each attribute that
-    is stateful but not a module: optimizers, schedulers, controllers.
+    The owner itself if it is stateful (a module brings its submodules and buffers along), and each
+    attribute that is stateful but not a module: optimizers, schedulers, controllers.
     """
     found: dict[str, Stateful] = {}
     if isinstance(owner, Stateful):

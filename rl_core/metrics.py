@@ -24,12 +24,14 @@ class MetricLog:
         self._file = directory / "metrics.jsonl"
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
+        self._step = 0
         self._start = time.monotonic()
         self._writer = _tensorboard(directory) if tensorboard else None
         self._wandb = _wandb(directory, config) if wandb else None
 
-    def add(self, values: Mapping[str, Tensor | float], group: str) -> None:
+    def add(self, step: int, values: Mapping[str, Tensor | float], group: str) -> None:
         """Add one observation of each value; tensors stay where they are, nothing waits for the device."""
+        self._step = step
         for name, value in values.items():
             key = f"{group}/{name}"
             scalar = value.detach().float() if isinstance(value, Tensor) else torch.tensor(float(value))
@@ -37,12 +39,13 @@ class MetricLog:
             self._sums[key] = scalar.clone() if total is None else total + scalar
             self._counts[key] = self._counts.get(key, 0) + 1
 
-    def flush(self, step: int) -> str:
-        """Write the means since the last flush under `step`; return the first losses as a short text.
+    def flush(self) -> str:
+        """Write the means since the last flush under the latest step; return the first losses as a short text.
 
-        Raises FloatingPointError naming the metric when a training metric is not finite: since a mean over steps is
-        taken, one bad step in between is seen too. Evaluation may be undefined (no success, no reference score).
+        Raises FloatingPointError naming the metric when a training metric is not finite: as means over steps are
+        taken, one bad step in between is seen too. Evaluation metrics may be undefined (no reference score).
         """
+        step = self._step
         if not self._sums:
             return ""
         keys = list(self._sums)
@@ -52,7 +55,7 @@ class MetricLog:
         bad = [key for key, value in row.items() if key.startswith("train/") and not math.isfinite(value)]
         if bad:
             raise FloatingPointError(
-                f"step {step}: {', '.join(bad)} not finite since the last log; the checkpoints before it are kept. "
+                f"step {step}: {', '.join(bad)} not finite since the last log; earlier checkpoints are kept. "
                 "A lower learning rate, gradient clipping or run.precision=float32 may help"
             )
         record = {"step": step, "time": round(time.monotonic() - self._start, 3), **row}

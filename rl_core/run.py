@@ -111,16 +111,15 @@ class Run:
                 yield step
                 last = step == self.cfg.steps or self._stop is not None
                 if last or step % self.cfg.log_every == 0 or self.should_eval(step):
-                    progress.update(task, completed=step, note=self.metrics.flush(step))
+                    progress.update(task, completed=step, note=self.metrics.flush())
                 if last or step % self.cfg.checkpoint_every == 0:
                     self._save(step, agent, objects)
                 if self._stop is not None and step < self.cfg.steps:
                     self._exit(step)
 
-    def log(self, values: dict[str, Tensor | float], group: str = "train") -> None:
-        """Record `values` as `group/name`; tensors are averaged on the device and read every `log_every`
-        steps."""
-        self.metrics.add(values, group)
+    def log(self, step: int, values: dict[str, Tensor | float], group: str = "train") -> None:
+        """Record `values` as `group/name`; tensors are averaged on the device, read every `log_every` steps."""
+        self.metrics.add(step, values, group)
 
     def should_eval(self, step: int) -> bool:
         """Whether to evaluate after `step`: every `eval_every` steps and at the end."""
@@ -139,7 +138,7 @@ class Run:
     def _objects(
         self, agent: nn.Module, stateful: dict[str, checkpoint.Stateful]
     ) -> dict[str, checkpoint.Stateful]:
-        generators = {
+        generators: dict[str, checkpoint.Stateful] = {
             "rng": _TorchRng(self.rng),
             "numpy_rng": _NumpyRng(self.numpy_rng),
             "global_rng": _GlobalRng(),
@@ -147,16 +146,13 @@ class Run:
         return {**checkpoint.parts("agent", agent), **stateful, **generators}
 
     def _restore(self, objects: dict[str, checkpoint.Stateful]) -> int:
-        step = (
-            checkpoint.load_latest(self.dir / "checkpoints", objects, self.device)
-            if self.cfg.resume
-            else None
-        )
+        directory = self.dir / "checkpoints"
+        step = checkpoint.load_latest(directory, objects, self.device) if self.cfg.resume else None
         self.metrics.rewind(step or 0)
         return step or 0
 
     def _save(self, step: int, agent: nn.Module, objects: dict[str, checkpoint.Stateful]) -> None:
-        self.metrics.flush(step)
+        self.metrics.flush()
         for name, value in agent.named_parameters():
             if not torch.isfinite(value).all():
                 raise FloatingPointError(
@@ -167,8 +163,8 @@ class Run:
         except OSError as error:
             raise OSError(
                 error.errno,
-                f"step {step}: the checkpoint could not be written to {self.dir} ({error.strerror}); the checkpoint "
-                "before it is intact: make room and continue with run.resume=true",
+                f"step {step}: the checkpoint could not be written to {self.dir} ({error.strerror}); "
+                "the one before it is intact: make room and continue with run.resume=true",
             ) from error
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
@@ -178,7 +174,8 @@ class Run:
     def _exit(self, step: int) -> None:
         assert self._stop is not None
         console.print(
-            f"{self._stop.name}: stopped after step {step}, checkpoint written; run.resume=true continues from it"
+            f"{self._stop.name}: stopped after step {step}, checkpoint written; "
+            "run.resume=true continues from it"
         )
         raise SystemExit(128 + self._stop.value)
 
