@@ -11,7 +11,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_origin, get_type_hints
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
@@ -63,7 +63,7 @@ def parse(
         except (HydraException, OmegaConfBaseException) as error:
             raise ValueError(_explain(error, script, overrides)) from error
     try:
-        result = OmegaConf.to_object(composed)
+        result = _with_tuples(OmegaConf.to_object(composed))
     except OmegaConfBaseException as error:
         raise ValueError(_first_line(error)) from error
     assert isinstance(result, root)
@@ -125,27 +125,36 @@ def _help(script: str, groups: Mapping[str, Mapping[str, type]], config: Any) ->
 
 
 def _explain(error: Exception, script: str, overrides: Sequence[str]) -> str:
-    """Say which override is wrong, and which known key is nearest to it."""
+    """Say which override is wrong, and which known key or option is nearest to it."""
     message = str(error)
     unknown = re.search(r"Could not override '([^']+)'", message)
-    if unknown and "is not in" in message:
-        key = unknown[1]
-        choices = [word for word in overrides if "." not in word.split("=")[0] and word.split("=")[0] != key]
-        known = list(_keys(compose(script, overrides=choices)))
-        return f"unknown configuration key {key!r}{did_you_mean(key, known)}"
-    option = re.search(r"Could not find '([^']+)/([^/']+)'", message) or re.search(
-        r"In '[^']*': Could not find '([^']+)/([^/']+)'", message
-    )
+    if unknown:
+        groups = [word for word in overrides if "." not in word.split("=")[0]]
+        known = _keys(compose(script, overrides=[word for word in groups if not word.startswith(unknown[1])]))
+        return f"unknown configuration key {unknown[1]!r}{did_you_mean(unknown[1], known)}"
+    option = re.search(r"Could not find '([^']+)/([^/']+)'", message)
     if option:
-        known = re.findall(r"^\t(\S+)$", message, flags=re.MULTILINE)
-        return f"{option[1]}={option[2]!r}: must be one of {', '.join(known)}{did_you_mean(option[2], known)}"
-    return message if "full_key" not in message else _first_line(error)
+        options = re.findall(r"^\t(\S+)$", message, flags=re.MULTILINE)
+        hint = did_you_mean(option[2], options)
+        return f"{option[1]}={option[2]!r}: must be one of {', '.join(options)}{hint}"
+    return f"{message}: {_first_line(error.__cause__)}" if error.__cause__ else message
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     key = getattr(error, "full_key", None)
     text = str(error).splitlines()[0]
     return f"{key}: {text}" if key else text
+
+
+def _with_tuples(config: Any) -> Any:
+    """Give fields annotated as tuples the tuples that Hydra reads as lists, in place."""
+    for name, hint in get_type_hints(type(config)).items():
+        value = getattr(config, name)
+        if dataclasses.is_dataclass(value):
+            _with_tuples(value)
+        elif get_origin(hint) is tuple:
+            setattr(config, name, tuple(value))
+    return config
 
 
 def _keys(config: Any, prefix: str = "") -> Iterable[str]:

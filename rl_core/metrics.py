@@ -40,10 +40,10 @@ class MetricLog:
             self._counts[key] = self._counts.get(key, 0) + 1
 
     def flush(self) -> str:
-        """Write the means since the last flush under the latest step; return the first losses as a short text.
+        """Write the means since the last flush under the latest step; return the first two as a short text.
 
-        Raises FloatingPointError naming the metric when a training metric is not finite: as means over steps are
-        taken, one bad step in between is seen too. Evaluation metrics may be undefined (no reference score).
+        Raises FloatingPointError naming the metric when a training metric is not finite: as means over steps
+        are taken, one bad step in between is seen too. Evaluation may be undefined (no reference score).
         """
         step = self._step
         if not self._sums:

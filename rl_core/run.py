@@ -118,7 +118,7 @@ class Run:
                     self._exit(step)
 
     def log(self, step: int, values: dict[str, Tensor | float], group: str = "train") -> None:
-        """Record `values` as `group/name`; tensors are averaged on the device, read every `log_every` steps."""
+        """Record `values` as `group/name`; tensors stay on the device until a row is written."""
         self.metrics.add(step, values, group)
 
     def should_eval(self, step: int) -> bool:

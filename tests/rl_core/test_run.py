@@ -1,0 +1,198 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rl_core import run as run_module
+from rl_core.run import Run
+
+
+@dataclass(kw_only=True, slots=True)
+class Root:
+    lr: float = 0.1
+    run: run_module.Config = field(default_factory=run_module.Config)
+
+
+class Agent(nn.Module):
+    """Random walks its weights: the state depends on every generator the run owns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(4))
+        self.optimizer = torch.optim.Adam([self.weight], lr=0.1)
+
+    def train_step(self, run: Run) -> Tensor:
+        noise = torch.randn(4, generator=run.rng) + run.numpy_rng.normal() + torch.rand(4)
+        loss = (self.weight - noise).square().mean()
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        return loss
+
+
+def config(directory: Path, **changes: object) -> Root:
+    settings = {"dir": str(directory), "steps": 4, "log_every": 1, "checkpoint_every": 2, "eval_every": 2}
+    return Root(run=run_module.Config(**(settings | {"tensorboard": False} | changes)))
+
+
+def train(root: Root, stop_after: int | None = None) -> Agent:
+    with Run(root.run, config=root) as run:
+        agent = Agent()
+        for step in run.steps(agent):
+            run.log(step, {"loss": agent.train_step(run)})
+            if step == stop_after:
+                os.kill(os.getpid(), signal.SIGTERM)
+    return agent
+
+
+def rows(directory: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_same_seed_same_numbers_and_another_seed_others(tmp_path: Path):
+    first, second = (train(config(tmp_path / name)) for name in "ab")
+    other = train(config(tmp_path / "c", seed=1))
+    assert torch.equal(first.weight, second.weight)
+    assert not torch.equal(first.weight, other.weight)
+
+
+@pytest.mark.parametrize("stop", [1, 2, 3])
+def test_stopped_and_resumed_is_bit_for_bit_the_uninterrupted_run(tmp_path: Path, stop: int):
+    whole = train(config(tmp_path / "whole"))
+    with pytest.raises(SystemExit) as exit_info:
+        train(config(tmp_path / "parts"), stop_after=stop)
+    assert exit_info.value.code == 128 + signal.SIGTERM
+    resumed = train(config(tmp_path / "parts", resume=True))
+    assert torch.equal(whole.weight, resumed.weight)
+    whole_rows, part_rows = (
+        [{k: v for k, v in row.items() if k != "time"} for row in rows(tmp_path / name)]
+        for name in ("whole", "parts")
+    )
+    assert whole_rows == part_rows
+
+
+def test_rows_after_the_checkpoint_are_written_once(tmp_path: Path):
+    train(config(tmp_path))
+    with (tmp_path / "metrics.jsonl").open("a") as stream:
+        stream.write('{"step": 5, "time": 1.0}\n')  # a crash between a log row and the next checkpoint
+    train(config(tmp_path, resume=True, steps=6))
+    assert [row["step"] for row in rows(tmp_path)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_metrics_are_means_over_the_steps_between_two_rows(tmp_path: Path):
+    root = config(tmp_path, log_every=2)
+    with Run(root.run, config=root) as run:
+        for step in run.steps(Agent()):
+            run.log(step, {"loss": torch.tensor(float(step)), "lr": 0.5})
+    assert [row["train/loss"] for row in rows(tmp_path)] == [1.5, 3.5]
+    assert rows(tmp_path)[0]["train/lr"] == 0.5
+
+
+def test_a_nan_loss_stops_the_run_before_its_checkpoint(tmp_path: Path):
+    root = config(tmp_path)
+
+    def loop(run: Run) -> None:
+        for step in run.steps(Agent()):
+            run.log(step, {"loss": torch.tensor(float("nan") if step == 4 else 0.0)})
+
+    with Run(root.run, config=root) as run, pytest.raises(FloatingPointError, match=r"step 4: train/loss"):
+        loop(run)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step_000000002"]
+
+
+def test_nan_parameters_never_reach_a_checkpoint(tmp_path: Path):
+    root = config(tmp_path)
+
+    def loop(run: Run, agent: Agent) -> None:
+        for _ in run.steps(agent):
+            agent.weight.data.fill_(float("inf"))
+
+    with Run(root.run, config=root) as run, pytest.raises(FloatingPointError, match="parameter weight"):
+        loop(run, Agent())
+    assert not any((tmp_path / "checkpoints").glob("step_*"))
+
+
+def test_a_directory_with_another_configuration_is_refused(tmp_path: Path):
+    train(config(tmp_path))
+    changed = config(tmp_path, resume=True)
+    changed.lr = 0.2
+    with pytest.raises(ValueError, match=r"another configuration \(lr differ\)"):
+        train(changed)
+
+
+def test_a_finished_directory_is_not_overwritten(tmp_path: Path):
+    train(config(tmp_path))
+    with pytest.raises(ValueError, match=r"run\.resume=true"):
+        train(config(tmp_path))
+
+
+def test_a_foreign_directory_is_refused(tmp_path: Path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(ValueError, match="not empty and not a run"):
+        train(config(tmp_path))
+
+
+def test_config_yaml_names_command_and_versions(tmp_path: Path):
+    train(config(tmp_path))
+    text = (tmp_path / "config.yaml").read_text()
+    assert "command:" in text
+    assert "torch:" in text
+    assert "lr: 0.1" in text
+
+
+@pytest.mark.parametrize(
+    ("field_name", "value", "accepted"),
+    [
+        ("steps", 0, "at least 1"),
+        ("seed", -1, "at least 0"),
+        ("precision", "bf16", "one of float32, bfloat16"),
+    ],
+)
+def test_out_of_range_settings_are_named(field_name: str, value: object, accepted: str):
+    with pytest.raises(ValueError, match=rf"run\.{field_name}={value!r}: must be {accepted}"):
+        run_module.Config(**{field_name: value})
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99"])
+def test_a_device_that_is_not_there_is_named(device: str):
+    if device.startswith("cuda") and torch.cuda.is_available():
+        pytest.skip("this machine has a CUDA device")
+    with pytest.raises(ValueError, match=r"run\.device="):
+        run_module.pick_device(device)
+
+
+def test_bfloat16_is_autocast_around_the_update(tmp_path: Path):
+    root = config(tmp_path, precision="bfloat16")
+    with Run(root.run, config=root) as run:
+        product = run.accelerate(lambda a: {"product": a @ a})(torch.ones(2, 2))["product"]
+    assert product.dtype == torch.bfloat16
+
+
+def test_a_killed_process_resumes_from_its_last_checkpoint(tmp_path: Path):
+    """SIGKILL cannot be caught: what is left on the disk must be enough."""
+    program = textwrap.dedent(
+        f"""
+        import os, signal, sys
+        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        from test_run import Agent, Run, config
+        from pathlib import Path
+        root = config(Path({str(tmp_path / "killed")!r}))
+        with Run(root.run, config=root) as run:
+            agent = Agent()
+            for step in run.steps(agent):
+                run.log(step, {{"loss": agent.train_step(run)}})
+                if step == 3:
+                    os.kill(os.getpid(), signal.SIGKILL)
+        """
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -signal.SIGKILL
+    resumed = train(config(tmp_path / "killed", resume=True))
+    assert torch.equal(resumed.weight, train(config(tmp_path / "whole")).weight)
