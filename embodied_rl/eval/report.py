@@ -1,0 +1,241 @@
+"""One self-contained HTML page for a run: numbers with intervals, curves, videos, and how to repeat it."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+
+from embodied_rl.eval import figures, results
+from rl_core import provenance
+
+FILE = "report.html"
+_MAX_CURVES = 12
+_MAX_VIDEOS = 4
+_MAX_POINTS = 1000  # per curve: more cannot be seen, and the page would grow with the run
+
+
+def write_report(run_dir: Path) -> Path:
+    """Write `report.html` from what a run directory holds, and say on the page which parts are missing.
+
+    Reads `config.yaml`, `metrics.jsonl`, `eval.json` and `videos/*.mp4`. Raises a ValueError if there is none of
+    them, or if one cannot be parsed (naming the file).
+    """
+    if not run_dir.is_dir():
+        raise ValueError(f"run_dir={str(run_dir)!r}: no such directory")
+    config = _config(run_dir / "config.yaml")
+    metrics = _metrics(run_dir / "metrics.jsonl")
+    evaluation = _json(run_dir / results.FILE)
+    videos = _videos(run_dir, evaluation)
+    parts = {
+        "the configuration (config.yaml)": config,
+        "learning curves (metrics.jsonl)": metrics,
+        "the evaluation (eval.json)": evaluation,
+        "a video (videos/*.mp4)": videos,
+    }
+    missing = [name for name, part in parts.items() if not part]
+    if len(missing) == len(parts):
+        raise ValueError(f"run_dir={str(run_dir)!r}: holds no run, none of {', '.join(parts)}")
+    page = _template().render(
+        title=run_dir.resolve().name,
+        subtitle=_subtitle(config, evaluation),
+        missing=missing,
+        tiles=_tiles(evaluation, metrics),
+        videos=videos,
+        curves=_curves(metrics),
+        scores=_scores(evaluation),
+        score_note=_score_note(evaluation),
+        returns=_returns(evaluation),
+        commands=_commands(config, evaluation),
+        facts=_facts(config, evaluation),
+        config=_dump({k: v for k, v in config.items() if k != "provenance"}),
+        settings=_dump(evaluation.get("settings")),
+    )
+    path = run_dir / FILE
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+def _template() -> jinja2.Template:
+    source = resources.files("embodied_rl.eval").joinpath("templates/report.html.j2").read_text(encoding="utf-8")
+    return jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True).from_string(
+        source
+    )
+
+
+def _json(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: is not valid JSON ({error})") from error
+
+
+def _config(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        return yaml.safe_load(path.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: is not valid YAML ({error})") from error
+
+
+def _metrics(path: Path) -> dict[str, list[tuple[float, float]]]:
+    """Read the rows into one series of (step, value) per metric; a last line cut short by a stop is left out."""
+    series: dict[str, list[tuple[float, float]]] = {}
+    lines = path.read_text().splitlines() if path.exists() else []
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            if number == len(lines):
+                break
+            raise ValueError(f"{path}: line {number} is not valid JSON ({error})") from error
+        for name, value in row.items():
+            if name not in ("step", "time"):
+                series.setdefault(name, []).append((row["step"], value))
+    return series
+
+
+def _videos(run_dir: Path, evaluation: Mapping[str, Any]) -> list[dict[str, str]]:
+    rows = {row["video"]: row for row in evaluation.get("episodes", []) if row["video"]}
+    paths = sorted((run_dir / "videos").rglob("*.mp4"), key=lambda path: (path.parent, len(path.name), path.name))
+    videos = []
+    for path in paths[:_MAX_VIDEOS]:
+        row = rows.get(path.relative_to(run_dir).as_posix())
+        caption = path.stem.replace("_", " ")
+        if row:
+            ending = f", {'success' if row['success'] else 'no success'}" if _has_success(evaluation) else ""
+            caption = f"{row['task']}, seed {row['seed']}: return {row['sum_reward']:.4g}{ending}"
+        videos.append({"base64": base64.b64encode(path.read_bytes()).decode(), "caption": caption})
+    return videos
+
+
+def _curves(metrics: Mapping[str, list[tuple[float, float]]]) -> list[figures.Inline]:
+    """Draw evaluation first, then training; rates and times of the machinery only where there is room."""
+    order = {"eval": 0, "train": 1}
+    names = sorted(metrics, key=lambda name: (order.get(name.split("/")[0], 2), name))
+    curves = []
+    for name in [name for name in names if len(metrics[name]) > 1][:_MAX_CURVES]:
+        points = metrics[name][:: max(1, len(metrics[name]) // _MAX_POINTS)]
+        steps, values = zip(*points, strict=True)
+        curves.append(figures.curve(name, steps, values))
+    return curves
+
+
+def _returns(evaluation: Mapping[str, Any]) -> figures.Inline | None:
+    values = [row["sum_reward"] for row in evaluation.get("episodes", [])]
+    return figures.histogram("return of each episode", values) if len(values) > 1 else None
+
+
+def _has_success(evaluation: Mapping[str, Any]) -> bool:
+    return evaluation.get("overall", {}).get("pc_success") is not None
+
+
+def _tiles(evaluation: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[dict[str, str]]:
+    tiles = []
+    if evaluation:
+        overall = evaluation["overall"]
+        named = [("Success", "pc_success", " %"), ("Return", "avg_sum_reward", ""), ("Score", "normalized_score", "")]
+        for name, key, unit in named:
+            if overall[key] is not None:
+                bounds = _interval(overall.get(f"{key}_ci95"))
+                value = f"{overall[key]:.1f}{unit}"
+                tiles.append({"name": name, "value": value, "note": f"95 % interval {bounds}" if bounds else ""})
+        latency = overall["policy_latency_ms"]
+        note = f"95 % of calls under {latency['p95']:.2f} ms, batch {latency['batch']}"
+        tiles.append({"name": "Policy latency", "value": f"{latency['median']:.2f} ms", "note": note})
+        note = f"{overall['eval_s']:.1f} s of evaluation"
+        tiles.append({"name": "Episodes", "value": f"{overall['n_episodes']}", "note": note})
+    elif metrics:
+        last = max(points[-1][0] for points in metrics.values())
+        tiles.append({"name": "Training steps", "value": f"{last:,}", "note": ""})
+    return tiles
+
+
+def _scores(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
+    if not evaluation:
+        return []
+    tasks = [(row["task"], row) for row in evaluation["per_task"]]
+    rows = [*tasks, ("overall", evaluation["overall"])] if len(tasks) > 1 else tasks
+    return [
+        {
+            "name": name,
+            "episodes": row["n_episodes"],
+            "cells": [
+                _cell(row, "pc_success"),
+                _cell(row, "pc_success_at_end"),
+                _cell(row, "avg_sum_reward"),
+                _cell(row, "normalized_score"),
+                _cell(row, "avg_length"),
+            ],
+        }
+        for name, row in rows
+    ]
+
+
+def _cell(row: Mapping[str, Any], key: str) -> dict[str, str]:
+    if row[key] is None:
+        return {"value": "–", "interval": ""}
+    return {"value": f"{row[key]:.1f}", "interval": _interval(row.get(f"{key}_ci95"))}
+
+
+def _interval(bounds: Any) -> str:
+    if not bounds or None in bounds:
+        return ""
+    return f"[{bounds[0]:.1f}, {bounds[1]:.1f}]"
+
+
+def _score_note(evaluation: Mapping[str, Any]) -> str:
+    reference = evaluation.get("score_reference")
+    if isinstance(reference, dict):
+        span = f"{reference['minimum']:g} scores 0, {reference['maximum']:g} scores 100"
+        return f"Score: {reference['source']} ({span})."
+    return f"Score: {reference}." if reference else ""
+
+
+def _subtitle(config: Mapping[str, Any], evaluation: Mapping[str, Any]) -> str:
+    origin = config.get("provenance") or evaluation.get("provenance") or {}
+    env = evaluation.get("settings", {}).get("env_id")
+    return " · ".join(str(part) for part in (env, origin.get("started")) if part)
+
+
+def _commands(config: Mapping[str, Any], evaluation: Mapping[str, Any]) -> list[dict[str, str]]:
+    origins = [("Training", config.get("provenance")), ("Evaluation", evaluation.get("provenance"))]
+    commands: list[dict[str, str]] = []
+    for name, origin in origins:
+        if origin and origin["command"] not in [command["text"] for command in commands]:
+            commands.append({"name": name, "text": origin["command"]})
+    return commands
+
+
+def _facts(config: Mapping[str, Any], evaluation: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    origin = config.get("provenance") or evaluation.get("provenance") or provenance.collect([])
+    seed = config.get("run", {}).get("seed")
+    settings = evaluation.get("settings", {})
+    facts = [
+        ("Training seed", seed),
+        ("Evaluation seeds", _seeds(settings)),
+        ("Revision", origin.get("revision")),
+        ("Python", origin.get("python")),
+        ("Packages", ", ".join(f"{name} {version}" for name, version in origin.get("packages", {}).items())),
+        ("Environment repairs", "; ".join(settings.get("repairs", []))),
+    ]
+    return [(name, value) for name, value in facts if value not in (None, "")]
+
+
+def _seeds(settings: Mapping[str, Any]) -> str | None:
+    if not settings:
+        return None
+    return f"{settings['seed']} to {settings['seed'] + settings['episodes'] - 1}"
+
+
+def _dump(tree: Any) -> str:
+    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True) if tree else ""

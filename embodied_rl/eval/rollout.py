@@ -1,0 +1,233 @@
+"""Evaluate a policy over seeded episodes in a vector environment."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
+
+from embodied_rl.eval.video import Mp4Writer, VideoConfig
+from embodied_rl.models.policy import Policy
+from envs.suites import render_frame
+from rl_core.progress import bar
+
+_PROGRESS_AFTER = 2.0  # seconds; shorter evaluations stay silent
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Episode:
+    """What one episode came to."""
+
+    index: int
+    seed: int
+    task: str
+    sum_reward: float
+    max_reward: float
+    length: int
+    success: bool  # at any step
+    success_at_end: bool
+    terminated: bool  # False: it ended at the time limit
+    video: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evaluation:
+    """All episodes of one evaluation, in the order of their seeds, and how they were run."""
+
+    env_id: str
+    episodes: tuple[Episode, ...]
+    has_success: bool  # False: the environment knows no success, `Episode.success` says nothing
+    settings: dict[str, Any]
+    latency_ms: np.ndarray = field(repr=False)  # [calls] one per `policy.act` on the whole batch
+    wall_s: float
+
+    @property
+    def returns(self) -> np.ndarray:
+        """Undiscounted return per episode, `[episodes]`."""
+        return np.array([episode.sum_reward for episode in self.episodes])
+
+    @property
+    def successes(self) -> np.ndarray:
+        """Success at any step per episode, bool `[episodes]`."""
+        return np.array([episode.success for episode in self.episodes])
+
+    def metrics(self) -> dict[str, float]:
+        """The few numbers a training curve shows."""
+        length = float(np.mean([episode.length for episode in self.episodes]))
+        numbers = {"return": float(self.returns.mean()), "length": length}
+        return {**numbers, "success": float(self.successes.mean())} if self.has_success else numbers
+
+
+def evaluate(
+    policy: Policy,
+    env: VectorEnv,
+    *,
+    episodes: int,
+    seed: int,
+    deterministic: bool = True,
+    video: VideoConfig | None = None,
+) -> Evaluation:
+    """Run `episodes` episodes, as many at a time as `env` has simulations.
+
+    Episode `i` starts from seed `seed + i` however many simulations there are, so that a deterministic policy gets
+    the same episodes, up to the rounding of its matrix products. Each wave starts together and ends with its longest
+    episode. Raises a ValueError for environments that do not reset in the step that ends an episode.
+    """
+    if episodes < 1:
+        raise ValueError(f"eval.episodes={episodes}: must be at least 1")
+    if env.metadata.get("autoreset_mode") != AutoresetMode.SAME_STEP:
+        raise ValueError("env: evaluation needs AutoresetMode.SAME_STEP; make it with envs.suites.make_vec")
+    start = time.perf_counter()
+    latency: list[float] = []
+    done: list[Episode] = []
+    progress = bar()
+    task = progress.add_task("evaluating", total=episodes, note="")
+    try:
+        for first in range(0, episodes, env.num_envs):
+            wave = _Wave(env, range(first, min(first + env.num_envs, episodes)), seed, video)
+            policy.reset(env.num_envs)
+            while wave.running.any():
+                before = time.perf_counter()
+                action = policy.act(as_fields(wave.obs), deterministic)
+                now = time.perf_counter()
+                latency.append(1000.0 * (now - before))
+                wave.step(action)
+                if now - start > _PROGRESS_AFTER:
+                    progress.start()
+                    progress.update(task, completed=len(done) + wave.finished)
+            done += wave.episodes()
+    finally:
+        progress.stop()
+    return Evaluation(
+        env_id=env_id(env),
+        episodes=tuple(done),
+        has_success=bool(_suite(env).get("has_success", True)),
+        settings={
+            "episodes": episodes,
+            "seed": seed,
+            "deterministic": deterministic,
+            "num_envs": env.num_envs,
+            "env_id": env_id(env),
+            "env_kwargs": dict(env.spec.kwargs) if env.spec else {},
+            **_suite(env),
+        },
+        latency_ms=np.array(latency),
+        wall_s=time.perf_counter() - start,
+    )
+
+
+def as_fields(obs: Any) -> Mapping[str, np.ndarray]:
+    """Name a batched observation's fields as policies read them: a Box `[N, D]` is the field `observation`."""
+    return obs if isinstance(obs, Mapping) else {"observation": obs}
+
+
+def env_id(env: VectorEnv) -> str:
+    """Return the id an environment was made with."""
+    if env.spec is None:
+        raise ValueError("env: has no spec and so no id; make it with envs.suites.make_vec")
+    return env.spec.id
+
+
+def step_infos(infos: Mapping[str, Any], key: str, done: np.ndarray) -> np.ndarray:
+    """Return `infos[key] [N]` of the step just taken; after SAME_STEP autoreset the ended ones are in final_info."""
+    if not done.any():
+        return np.asarray(infos[key])
+    final = np.asarray(infos["final_info"][key])
+    return np.where(done, final, np.asarray(infos[key]))
+
+
+class _Wave:
+    """Episodes that run side by side, each counted until its first end; the resets that follow are ignored."""
+
+    def __init__(self, env: VectorEnv, indices: Sequence[int], seed: int, video: VideoConfig | None) -> None:
+        num = env.num_envs
+        self._env = env
+        self._indices = indices
+        self._seeds = [seed + indices[0] + i for i in range(num)]  # simulations beyond the last index idle
+        self.obs, infos = env.reset(seed=self._seeds)
+        self.running = np.arange(num) < len(indices)
+        names = infos.get("task", np.full(num, env_id(env)))
+        self._tasks = [str(name) for name in names]
+        self._sum = np.zeros(num)
+        self._max = np.full(num, -np.inf)
+        self._length = np.zeros(num, np.int64)
+        self._success = np.zeros(num, bool)
+        self._success_at_end = np.zeros(num, bool)
+        self._terminated = np.zeros(num, bool)
+        self._films = {
+            slot: _Film(env, slot, video, self._seeds[slot])
+            for slot, index in enumerate(indices)
+            if video is not None and index < video.episodes
+        }
+
+    @property
+    def finished(self) -> int:
+        return len(self._indices) - int(self.running.sum())
+
+    def step(self, action: np.ndarray) -> None:
+        self.obs, reward, terminated, truncated, infos = self._env.step(action)
+        done = terminated | truncated
+        success = step_infos(infos, "is_success", done)
+        run = self.running
+        self._sum[run] += reward[run]
+        self._max[run] = np.maximum(self._max[run], reward[run])
+        self._length[run] += 1
+        self._success |= run & success
+        self._success_at_end[run] = success[run]
+        self._terminated[run] = terminated[run]
+        self.running = run & ~done
+        for slot, film in self._films.items():
+            if run[slot]:
+                film.frame(ended=bool(done[slot]))
+
+    def episodes(self) -> list[Episode]:
+        return [
+            Episode(
+                index=index,
+                seed=self._seeds[slot],
+                task=self._tasks[slot],
+                sum_reward=float(self._sum[slot]),
+                max_reward=float(self._max[slot]),
+                length=int(self._length[slot]),
+                success=bool(self._success[slot]),
+                success_at_end=bool(self._success_at_end[slot]),
+                terminated=bool(self._terminated[slot]),
+                video=self._films[slot].path if slot in self._films else None,
+            )
+            for slot, index in enumerate(self._indices)
+        ]
+
+
+class _Film:
+    """The video of one simulation's first episode; its last state is already reset away and so not shown."""
+
+    def __init__(self, env: VectorEnv, slot: int, config: VideoConfig, seed: int) -> None:
+        control_fps = float(env.metadata.get("render_fps", config.max_fps))
+        self._every = max(1, round(control_fps / config.max_fps))
+        self._env, self._slot, self._config = env, slot, config
+        self._steps = 0
+        self.path = config.directory / f"episode_seed_{seed}.mp4"
+        self._writer = Mp4Writer(self.path, fps=control_fps / self._every)
+        self.frame(ended=False)
+
+    def frame(self, *, ended: bool) -> None:
+        if ended:
+            self._writer.close()
+            return
+        if self._steps % self._every == 0:
+            config = self._config
+            self._writer.add(
+                render_frame(
+                    self._env, self._slot, width=config.width, height=config.height, camera=config.camera
+                )
+            )
+        self._steps += 1
+
+
+def _suite(env: VectorEnv) -> dict[str, Any]:
+    return dict(env.metadata.get("suite", {}))

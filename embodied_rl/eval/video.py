@@ -1,0 +1,77 @@
+"""H.264 videos that browsers play, written frame by frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VideoConfig:
+    """Film the first `episodes` episodes of an evaluation into `directory`."""
+
+    directory: Path
+    episodes: int = 1
+    width: int = 320
+    height: int = 240
+    camera: str | None = None  # None: the environment's default view
+    max_fps: float = 30.0  # faster control is thinned out to this, so that the video runs in real time
+
+    def __post_init__(self) -> None:
+        if self.episodes < 1:
+            raise ValueError(f"video.episodes={self.episodes}: must be at least 1")
+        for name in ("width", "height"):
+            value = getattr(self, name)
+            if value < 16 or value % 2:
+                raise ValueError(f"video.{name}={value}: must be even (yuv420p halves it) and at least 16")
+
+
+class Mp4Writer:
+    """Encodes `[H, W, 3]` uint8 frames to H.264 in yuv420p with the index in front, so that playing starts at once."""
+
+    def __init__(self, path: Path, *, fps: float) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self._container = av.open(str(path), "w", options={"movflags": "+faststart"})
+        self._stream = self._container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
+        self._stream.pix_fmt = "yuv420p"
+        self._stream.options = {"crf": "23", "preset": "veryfast"}
+        self._stream.thread_count = 1  # frame threads would keep a dozen frames in memory for nothing
+        self._shape: tuple[int, ...] | None = None
+
+    def add(self, frame: np.ndarray) -> None:
+        """Append one frame; all frames have the shape of the first."""
+        if self._shape is None:
+            self._shape = frame.shape
+            self._stream.height, self._stream.width = frame.shape[:2]
+        if frame.shape != self._shape or frame.dtype != np.uint8:
+            raise ValueError(f"frame {frame.shape} {frame.dtype}: expected {self._shape} uint8")
+        for packet in self._stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")):
+            self._container.mux(packet)
+
+    def close(self) -> None:
+        """Flush and close the file."""
+        for packet in self._stream.encode():
+            self._container.mux(packet)
+        self._container.close()
+
+
+def write_mp4(path: Path, frames: np.ndarray, *, fps: float) -> None:
+    """Write `frames [T, H, W, 3]` uint8 as one video."""
+    writer = Mp4Writer(path, fps=fps)
+    for frame in frames:
+        writer.add(frame)
+    writer.close()
+
+
+def tile(frames: np.ndarray, columns: int) -> np.ndarray:
+    """Lay `frames [N, H, W, 3]` out in a grid of `columns`, row by row, black where N leaves a gap."""
+    rows = -(-len(frames) // columns)
+    empty = np.zeros((rows * columns - len(frames), *frames.shape[1:]), frames.dtype)
+    height, width, channels = frames.shape[1:]
+    grid = np.concatenate([frames, empty]).reshape(rows, columns, height, width, channels)
+    return grid.swapaxes(1, 2).reshape(rows * height, columns * width, channels)
