@@ -96,9 +96,10 @@ def ppo_update(
     """Improve the parameters in `optimizer` on one rollout: epochs x minibatches, in an order drawn from
     `generator`.
 
-    `evaluate(rows)` runs the networks on some rows of the rollout. Returns scalars averaged over the steps
-    taken, plus `updates`, their number (0 tensors but `approx_kl` if the first minibatch was already beyond
-    `target_kl`) and `explained_variance` of the values at rollout time.
+    `evaluate(rows)` runs the networks on some rows of the rollout. Returns scalars: the parts of the loss,
+    entropy, `clip_fraction` and `grad_norm` averaged over the steps taken (absent if none was), `approx_kl`
+    and `ratio_max` of the last minibatch looked at, `explained_variance` of the values at rollout time, and
+    `updates`, the steps taken.
     """
     if len(rollout) == 0:
         raise ValueError("rollout: 0 rows; must hold at least one")
@@ -144,7 +145,6 @@ def ppo_loss(
 def _summary(
     history: list[dict[str, Tensor]], last: dict[str, Tensor], rollout: Rollout
 ) -> dict[str, Tensor]:
-    """Average over the steps taken; `approx_kl` and `ratio_max` are those of the last minibatch looked at."""
     error = masked_mean((rollout.returns - rollout.value).square(), rollout.mask)
     center = masked_mean(rollout.returns, rollout.mask)
     spread = masked_mean((rollout.returns - center).square(), rollout.mask)

@@ -1,7 +1,7 @@
 """Masked statistics, and the one place that decides how elementwise losses become a scalar.
 
-Masks are bool, True counts; values under False may be anything, NaN included. An all-False mask gives 0,
-never NaN.
+Masks are bool, True counts. What stands under False never enters a result, NaN included; a gradient flows
+cleanly through finite numbers only. An all-False mask gives 0, never NaN.
 """
 
 from __future__ import annotations

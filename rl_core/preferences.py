@@ -1,0 +1,223 @@
+"""Learning from preferences: reward-model losses on scores, and the DPO family on log-probabilities.
+
+All losses are elementwise, one number per comparison. The DPO family is a score times a loss:
+
+    score s     log_ratio (reverse KL), then forward_kl_score, js_score or alpha_score; divided by the token
+    count it is
+                length-normalised. Reference-free members use the policy's log-probability itself, a sum or
+                a mean.
+    loss        a function of (s_chosen, s_rejected), or of s and a thumb up / thumb down.
+
+    DPO      log_ratio   sigmoid_loss                       IPO    log_ratio / tokens   ipo_loss
+    ODPO     log_ratio   sigmoid_loss(offset)               CPO    log_prob             smoothed_loss + nll
+    of chosen cDPO     log_ratio   smoothed_loss                      SimPO  log_prob / tokens
+    sigmoid_loss(offset=gamma) KTO      log_ratio   kto_loss(kto_reference_point)      ORPO   log_prob /
+    tokens    nll of chosen + odds_ratio_loss
+
+Definitions agree with TRL 1.10 where it has the loss; a test compares the numbers.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+MAX_EXPONENT = 80.0  # exp stays finite in float32 below 88
+
+
+def bradley_terry_loss(chosen: Tensor, rejected: Tensor, margin: Tensor | float = 0.0) -> Tensor:
+    """`-log sigmoid(chosen - rejected - margin)` of scores `[...]` (Bradley and Terry 1952; margin: Llama 2).
+
+    log 2 where both scores are equal and the margin is 0.
+    """
+    return -F.logsigmoid(chosen - rejected - margin)
+
+
+def plackett_luce_loss(scores: Tensor, rank: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Negative log-likelihood of a ranking, `scores, rank, mask [..., K] -> [...]` (Plackett 1975; Luce
+    1959).
+
+    `rank` is an integer, lower is better; equal ranks are ties and are not compared with one another. Items
+    outside `mask` do not exist, so rows may rank different numbers of items. The best item is drawn by
+    softmax among all, the next among the rest, and so on. Two items are Bradley-Terry; a row of ties, or of
+    one item, is 0.
+    """
+    worse = rank.unsqueeze(-2) > rank.unsqueeze(-1)  # [..., i, j]: j ranks below i
+    rivals = worse | torch.eye(rank.shape[-1], dtype=torch.bool, device=rank.device)
+    if mask is not None:
+        scores = torch.where(mask, scores, 0.0)
+        rivals = rivals & (mask.unsqueeze(-2) | ~mask.unsqueeze(-1))
+    floor = torch.finfo(scores.dtype).min
+    log_sum = torch.where(rivals, scores.unsqueeze(-2), floor).logsumexp(-1)
+    nll = log_sum - scores
+    return (nll if mask is None else torch.where(mask, nll, 0.0)).sum(-1)
+
+
+def pointwise_loss(score: Tensor, rating: Tensor) -> Tensor:
+    """Squared error between a score and a rating on the same scale, `[...]`."""
+    return (score - rating).square()
+
+
+def centering_loss(chosen: Tensor, rejected: Tensor) -> Tensor:
+    """`(chosen + rejected)^2 [...]`: keeps scores near 0, which Bradley-Terry leaves open
+    (arXiv:2312.09244).
+    """
+    return (chosen + rejected).square()
+
+
+# family
+
+
+def forward_kl_score(ratio: Tensor) -> Tensor:
+    """`-exp(-ratio)` of a log ratio `[...]`: DPO under the forward KL (f-DPO, arXiv:2309.16240)."""
+    return -(-ratio).clamp(max=MAX_EXPONENT).exp()
+
+
+def js_score(ratio: Tensor) -> Tensor:
+    """`log sigmoid(ratio)` of a log ratio `[...]`: DPO under the Jensen-Shannon divergence
+    (arXiv:2309.16240).
+    """
+    return F.logsigmoid(ratio)
+
+
+def alpha_score(ratio: Tensor, *, alpha: float) -> Tensor:
+    """`exp((alpha - 1) ratio) / (alpha - 1)` of a log ratio `[...]`: DPO under an alpha divergence; `alpha
+    != 1`.
+    """
+    return ((alpha - 1.0) * ratio).clamp(max=MAX_EXPONENT).exp() / (alpha - 1.0)
+
+
+def sigmoid_loss(chosen: Tensor, rejected: Tensor, *, beta: float, offset: Tensor | float = 0.0) -> Tensor:
+    """`-log sigmoid(beta (chosen - rejected) - offset)` (DPO, arXiv:2305.18290, eq. 7).
+
+    `offset` is ODPO's demanded gap per pair (arXiv:2402.10571) or SimPO's gamma (arXiv:2405.14734, eq. 6).
+    """
+    return -F.logsigmoid(beta * (chosen - rejected) - offset)
+
+
+def smoothed_loss(chosen: Tensor, rejected: Tensor, *, beta: float, label_smoothing: float) -> Tensor:
+    """Cross-entropy when a share `label_smoothing` of the labels is flipped (cDPO, Mitchell 2023). 0:
+    sigmoid.
+    """
+    logit = beta * (chosen - rejected)
+    return -(1.0 - label_smoothing) * F.logsigmoid(logit) - label_smoothing * F.logsigmoid(-logit)
+
+
+def robust_loss(chosen: Tensor, rejected: Tensor, *, beta: float, label_smoothing: float) -> Tensor:
+    """Unbiased estimate of the clean-label DPO loss, `label_smoothing < 1/2` (arXiv:2403.00409, eq. 12)."""
+    logit = beta * (chosen - rejected)
+    clean = -(1.0 - label_smoothing) * F.logsigmoid(logit) + label_smoothing * F.logsigmoid(-logit)
+    return clean / (1.0 - 2.0 * label_smoothing)
+
+
+def hinge_loss(chosen: Tensor, rejected: Tensor, *, beta: float) -> Tensor:
+    """`max(0, 1 - beta (chosen - rejected))` (SLiC, arXiv:2305.10425; RSO, arXiv:2309.06657)."""
+    return F.relu(1.0 - beta * (chosen - rejected))
+
+
+def ipo_loss(chosen: Tensor, rejected: Tensor, *, beta: float) -> Tensor:
+    """`(chosen - rejected - 1 / (2 beta))^2` (arXiv:2310.12036, eq. 17), 0 at its target gap.
+
+    Feed log ratios per token, as the authors advise and TRL does; the paper and OpenRLHF use sums.
+    """
+    return (chosen - rejected - 0.5 / beta).square()
+
+
+def exo_loss(chosen: Tensor, rejected: Tensor, *, beta: float, label_smoothing: float) -> Tensor:
+    """Reverse KL from `sigmoid(beta (chosen - rejected))` to the smoothed label (arXiv:2402.00856, eq. 16).
+
+    `0 < label_smoothing < 1`; 0 at its target `sigmoid = 1 - label_smoothing`.
+    """
+    logit = beta * (chosen - rejected)
+    better = logit.sigmoid() * (F.logsigmoid(logit) - math.log(1.0 - label_smoothing))
+    worse = (-logit).sigmoid() * (F.logsigmoid(-logit) - math.log(label_smoothing))
+    return better + worse
+
+
+def nca_loss(chosen: Tensor, rejected: Tensor, *, beta: float) -> Tensor:
+    """Noise contrastive alignment of a pair (arXiv:2402.05369): also holds the chosen likelihood up."""
+    up, down = beta * chosen, beta * rejected
+    return -F.logsigmoid(up) - 0.5 * F.logsigmoid(-up) - 0.5 * F.logsigmoid(-down)
+
+
+def bco_pair_loss(chosen: Tensor, rejected: Tensor, *, beta: float) -> Tensor:
+    """Binary classifier loss of both sides, without reward shift (arXiv:2404.04656): `bco_loss` of a pair."""
+    return -F.logsigmoid(beta * chosen) - F.logsigmoid(-beta * rejected)
+
+
+def sppo_loss(chosen: Tensor, rejected: Tensor, *, beta: float) -> Tensor:
+    """`(chosen - 1/(2 beta))^2 + (rejected + 1/(2 beta))^2` (SPPO with hard labels, arXiv:2405.00675, eq.
+    4.7).
+    """
+    return (chosen - 0.5 / beta).square() + (rejected + 0.5 / beta).square()
+
+
+def apo_zero_loss(chosen: Tensor, rejected: Tensor, *, beta: float) -> Tensor:
+    """Raise the chosen, lower the rejected likelihood (arXiv:2408.06266): for a policy below the chosen
+    answers.
+    """
+    return (-beta * chosen).sigmoid() + (beta * rejected).sigmoid()
+
+
+def apo_down_loss(chosen: Tensor, rejected: Tensor, *, beta: float) -> Tensor:
+    """Lower both, the rejected more (arXiv:2408.06266): for a policy already better than the chosen
+    answers.
+    """
+    return (beta * chosen).sigmoid() + (-beta * (chosen - rejected)).sigmoid()
+
+
+def odds_ratio_loss(chosen: Tensor, rejected: Tensor) -> Tensor:
+    """`-log sigmoid(log odds(chosen) - log odds(rejected))` of mean log-probabilities < 0
+    (arXiv:2403.07691, eq. 7).
+
+    ORPO is the negative log-likelihood of the chosen answer plus lambda (TRL: beta) times this.
+    """
+    return -F.logsigmoid(_log_odds(chosen) - _log_odds(rejected))
+
+
+def _log_odds(log_prob: Tensor) -> Tensor:
+    return log_prob - torch.log(-torch.expm1(log_prob))  # log p - log(1 - p), exact for p near 0
+
+
+# down
+
+
+def kto_reference_point(mismatched: Tensor) -> Tensor:
+    """Estimate of KL(policy || ref), a scalar >= 0 without gradient, from log ratios of mismatched answers
+    `[...]`.
+
+    Mismatched: each answer scored under another row's prompt (KTO, arXiv:2402.01306, section 4.1).
+    """
+    return mismatched.mean().clamp(min=0.0).detach()
+
+
+def kto_loss(
+    score: Tensor,
+    desirable: Tensor,
+    *,
+    beta: float,
+    reference_point: Tensor | float,
+    desirable_weight: float = 1.0,
+    undesirable_weight: float = 1.0,
+) -> Tensor:
+    """Prospect-theoretic loss of log ratios `score [...]` with bool `desirable [...]` (arXiv:2402.01306,
+    eq. 8).
+
+    `weight * (1 - sigmoid(+-beta (score - reference_point)))`; `reference_point=0` with unit weights is the
+    unpaired form of APO-zero.
+    """
+    gain = beta * (score - reference_point)
+    return torch.where(desirable, desirable_weight * (-gain).sigmoid(), undesirable_weight * gain.sigmoid())
+
+
+def bco_loss(score: Tensor, desirable: Tensor, *, beta: float, shift: Tensor | float) -> Tensor:
+    """Binary classifier loss of log ratios `score [...]` with bool `desirable [...]` (BCO,
+    arXiv:2404.04656, eq. 9).
+
+    `shift` is the running mean of `beta * score` over desirable and undesirable answers (`RunningMeanStd`).
+    """
+    logit = beta * score - shift
+    return -torch.where(desirable, F.logsigmoid(logit), F.logsigmoid(-logit))
