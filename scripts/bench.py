@@ -1,0 +1,27 @@
+"""Run benchmarks, all or `python scripts/bench.py name ...`, and draw `benchmarks/RESULTS.md`."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+NAMES = sorted(path.stem.removeprefix("bench_") for path in BENCHMARKS.glob("bench_*.py"))
+
+
+def main(chosen: list[str]) -> int:
+    """Run each benchmark in a process of its own; return how many failed."""
+    unknown = [name for name in chosen if name not in NAMES]
+    if unknown:
+        sys.stderr.write(f"error: no benchmark {', '.join(unknown)}; there are: {', '.join(NAMES)}\n")
+        return 2
+    failed = []
+    for name in chosen or NAMES:
+        print(f"== {name}", flush=True)
+        if subprocess.run([sys.executable, str(BENCHMARKS / f"bench_{name}.py")], check=False).returncode:
+            failed.append(name)
+    print(f"failed: {', '.join(failed)}" if failed else f"written: {BENCHMARKS / 'RESULTS.md'}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
