@@ -1,0 +1,43 @@
+import av
+import numpy as np
+import pytest
+
+from embodied_rl.eval.video import Mp4Writer, VideoConfig, tile, write_mp4
+
+
+def test_written_video_is_what_browsers_play(tmp_path):
+    frames = np.zeros((12, 48, 64, 3), np.uint8)
+    frames[6:, :, :, 0] = 200
+    write_mp4(tmp_path / "new" / "v.mp4", frames, fps=12.5)
+    with av.open(str(tmp_path / "new" / "v.mp4")) as container:
+        stream = container.streams.video[0]
+        assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
+        assert float(stream.average_rate) == pytest.approx(12.5)
+        decoded = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(stream)])
+    assert decoded.shape == frames.shape
+    assert decoded[0, ..., 0].mean() < 20
+    assert decoded[-1, ..., 0].mean() > 150
+    data = (tmp_path / "new" / "v.mp4").read_bytes()
+    assert data.index(b"moov") < data.index(b"mdat"), "the index comes first"
+
+
+def test_frames_must_agree(tmp_path):
+    writer = Mp4Writer(tmp_path / "v.mp4", fps=10)
+    writer.add(np.zeros((16, 16, 3), np.uint8))
+    with pytest.raises(ValueError, match=r"expected \(16, 16, 3\) uint8"):
+        writer.add(np.zeros((16, 18, 3), np.uint8))
+    writer.close()
+
+
+@pytest.mark.parametrize("field", [{"width": 321}, {"height": 8}, {"episodes": 0}])
+def test_config_is_checked(tmp_path, field):
+    name, value = next(iter(field.items()))
+    with pytest.raises(ValueError, match=f"video.{name}={value}"):
+        VideoConfig(directory=tmp_path, **field)
+
+
+def test_tile_places_frames_row_by_row():
+    frames = np.stack([np.full((2, 4, 3), value, np.uint8) for value in (1, 2, 3)])
+    grid = tile(frames, columns=2)
+    assert grid.shape == (4, 8, 3)
+    assert [grid[0, 0, 0], grid[0, 4, 0], grid[2, 0, 0], grid[2, 4, 0]] == [1, 2, 3, 0]
