@@ -1,6 +1,6 @@
 """Measure side by side, record as JSON, and draw the table of `benchmarks/RESULTS.md` from what is recorded.
 
-A benchmark is one script, `benchmarks/bench_<name>.py`, that calls `record.write(name, rows)`. A row compares us
+A benchmark is one script, `benchmarks/bench_<name>.py`, that calls `record.write(name, rows)`. A row compares
 with a peer on the same work in the same process run; the ratio is taken round by round, so that a machine that
 slows down for a while slows both.
 """

@@ -42,6 +42,7 @@ class Spec:
     obs_dims: tuple[int, ...]
     action_low: np.ndarray  # [A]
     action_high: np.ndarray  # [A]
+    env_kwargs: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # makes the environment again
 
     @property
     def obs_dim(self) -> int:
@@ -110,6 +111,7 @@ class Spec:
             "obs_dims": list(self.obs_dims),
             "action_low": self.action_low.tolist(),
             "action_high": self.action_high.tolist(),
+            "env_kwargs": dict(self.env_kwargs),
         }
 
     @classmethod
@@ -121,11 +123,16 @@ class Spec:
             obs_dims=tuple(data["obs_dims"]),
             action_low=np.asarray(data["action_low"], np.float32),
             action_high=np.asarray(data["action_high"], np.float32),
+            env_kwargs=data["env_kwargs"],
         )
 
     @classmethod
     def from_spaces(
-        cls, observation_space: gym.Space[Any], action_space: gym.Space[Any], env_id: str
+        cls,
+        observation_space: gym.Space[Any],
+        action_space: gym.Space[Any],
+        env_id: str,
+        env_kwargs: Mapping[str, Any] | None = None,
     ) -> Spec:
         """Read the layout from Gymnasium spaces of one environment.
 
@@ -143,6 +150,7 @@ class Spec:
             obs_dims=tuple(int(np.prod(space.shape)) for space in fields.values()),
             action_low=np.asarray(action_space.low, np.float32),
             action_high=np.asarray(action_space.high, np.float32),
+            env_kwargs=env_kwargs or {},
         )
 
 

@@ -1,0 +1,68 @@
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from embodied_rl.data.types import Spec
+
+
+def box(*shape: int, low: float = -1.0, high: float = 1.0) -> gym.spaces.Box:
+    return gym.spaces.Box(low, high, shape, np.float32)
+
+
+GOAL = gym.spaces.Dict({"observation": box(4), "achieved_goal": box(3), "desired_goal": box(3)})
+
+
+def test_a_box_is_the_field_observation():
+    spec = Spec.from_spaces(box(5), box(2), "X-v0")
+    assert (spec.obs_keys, spec.obs_dim, spec.action_dim) == (("observation",), 5, 2)
+
+
+def test_a_goal_task_is_goal_and_observation_in_that_order():
+    spec = Spec.from_spaces(GOAL, box(2), "X-v0")
+    obs = {"observation": np.ones((2, 4)), "desired_goal": np.zeros((2, 3)), "achieved_goal": np.ones((2, 3))}
+    assert spec.flatten(obs).tolist() == [[0, 0, 0, 1, 1, 1, 1]] * 2
+
+
+def test_actions_are_scaled_to_the_box_and_back():
+    spec = Spec.from_spaces(box(1), box(1, low=0.0, high=4.0), "X-v0")
+    assert spec.to_env_action(np.array([[-1.0], [0.0], [1.0]])).ravel().tolist() == [0.0, 2.0, 4.0]
+    assert spec.from_env_action(np.array([[0.0], [3.0]])).ravel().tolist() == [-1.0, 0.5]
+
+
+def test_json_round_trip():
+    spec = Spec.from_spaces(GOAL, box(2), "X-v0", {"task": "lift_block"})
+    again = Spec.from_json(spec.to_json())
+    assert again.to_json() == spec.to_json()
+    assert again.env_kwargs == {"task": "lift_block"}
+
+
+@pytest.mark.parametrize(
+    ("observation", "action", "message"),
+    [
+        (box(4), box(2), r"observation field 'observation': the data has size 5, the environment X-v0 has 4"),
+        (GOAL, box(2), r"observation field 'desired_goal': the data has size none, .* has 3"),
+        (box(5), box(3), r"action: the data has shape \(2,\), the environment X-v0 has \(3,\)"),
+        (box(5), box(2, high=2.0), r"action bounds"),
+    ],
+)
+def test_a_misfit_names_the_field_and_both_shapes(observation: gym.Space, action: gym.Space, message: str):
+    with pytest.raises(ValueError, match=message):
+        Spec.from_spaces(box(5), box(2), "X-v0").check(observation, action)
+
+
+@pytest.mark.parametrize(
+    ("observation", "action", "message"),
+    [
+        (box(4), gym.spaces.Discrete(3), "only continuous"),
+        (gym.spaces.Discrete(3), box(2), "expected a Box or a Dict"),
+        (box(4), box(2, high=np.inf), "both bounds must be finite"),
+    ],
+)
+def test_unsupported_spaces_are_refused(observation: gym.Space, action: gym.Space, message: str):
+    with pytest.raises(ValueError, match=message):
+        Spec.from_spaces(observation, action, "X-v0")
+
+
+def test_a_missing_observation_field_is_named():
+    with pytest.raises(ValueError, match=r"fields \['desired_goal'\] are missing"):
+        Spec.from_spaces(GOAL, box(2), "X-v0").flatten({"observation": np.zeros((1, 4))})
