@@ -1,20 +1,21 @@
 """Learning from preferences: reward-model losses on scores, and the DPO family on log-probabilities.
 
-All losses are elementwise, one number per comparison. The DPO family is a score times a loss:
+All losses are elementwise, one number per comparison. A member of the DPO family is a score times a loss.
+Score: the log ratio `log pi - log pi_ref` of a whole response (reverse KL), or `forward_kl_score`,
+`js_score`, `alpha_score` of it; over the number of tokens where length-normalised; reference-free members
+use `log pi`.
 
-    score s     log_ratio (reverse KL), then forward_kl_score, js_score or alpha_score; divided by the token
-    count it is
-                length-normalised. Reference-free members use the policy's log-probability itself, a sum or
-                a mean.
-    loss        a function of (s_chosen, s_rejected), or of s and a thumb up / thumb down.
+    member   score                loss
+    DPO      log ratio            sigmoid_loss
+    cDPO     log ratio            smoothed_loss
+    ODPO     log ratio            sigmoid_loss(offset=gap)
+    IPO      log ratio / tokens   ipo_loss
+    KTO      log ratio            kto_loss(kto_reference_point)
+    SimPO    log pi / tokens      sigmoid_loss(offset=gamma)
+    CPO      log pi               smoothed_loss + alpha * negative log-likelihood of the chosen
+    ORPO     log pi / tokens      negative log-likelihood of the chosen + lambda * odds_ratio_loss
 
-    DPO      log_ratio   sigmoid_loss                       IPO    log_ratio / tokens   ipo_loss
-    ODPO     log_ratio   sigmoid_loss(offset)               CPO    log_prob             smoothed_loss + nll
-    of chosen cDPO     log_ratio   smoothed_loss                      SimPO  log_prob / tokens
-    sigmoid_loss(offset=gamma) KTO      log_ratio   kto_loss(kto_reference_point)      ORPO   log_prob /
-    tokens    nll of chosen + odds_ratio_loss
-
-Definitions agree with TRL 1.10 where it has the loss; a test compares the numbers.
+Where TRL has the loss the definition is the same; a parity test compares the numbers.
 """
 
 from __future__ import annotations
