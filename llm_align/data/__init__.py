@@ -1,0 +1,1 @@
+"""Turns files into typed batches of token ids."""
