@@ -2,9 +2,10 @@
 
     python -m benchmarks.learning_offline --algo iql --library ours --seed 0 --data hopper.npz --out cell.json
 
-`--data` is a file as `benchmarks.transitions` describes it, or a Minari dataset id. d3rlpy (--library d3rlpy) trains in
-its own environment and hands over its actor's weights; the mode of all three policies is tanh of a perceptron, which
-is rebuilt here, so physics, seeds and the evaluation loop are the same for both libraries.
+`--data` is a file as `benchmarks.transitions` describes it, or a Minari dataset id. d3rlpy (--library
+d3rlpy) trains in its own environment and hands over its actor's weights; the mode of all three policies is
+tanh of a perceptron, which is rebuilt here, so physics, seeds and the evaluation loop are the same for both
+libraries.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Cell:
 
 
 def prepare(data: str, algo: str, directory: Path, scale_reward: bool) -> tuple[Path, Normalizer]:
-    """Write the arrays both libraries read: observations standardised for TD3+BC only, returns spanning 1000 for IQL.
+    """Write the arrays both libraries read: observations standardised for TD3+BC, returns spanning 1000 for IQL.
 
     Both are what the papers do on locomotion; doing it to the arrays leaves no library a choice.
     """
@@ -98,7 +99,9 @@ def train_d3rlpy(cell: Cell, file: Path, directory: Path, python: str) -> tuple[
     subprocess.run([*command, "--threads", str(torch.get_num_threads()), "--out", str(out)], check=True)
     weights = dict(np.load(out))
     # <encoder>.weight, ... then the head that gives the mean; the log_std head plays no part in the mode
-    names = [name.removesuffix(".weight") for name in weights if name.endswith(".weight") and "logstd" not in name]
+    names = [
+        name.removesuffix(".weight") for name in weights if name.endswith(".weight") and "logstd" not in name
+    ]
     spec = Transitions(file).spec
     hidden = [len(weights[f"{name}.bias"]) for name in names[:-1]]
     actor = DeterministicActor(spec.obs_dim, spec.action_dim, hidden)

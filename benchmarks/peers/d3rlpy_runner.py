@@ -1,6 +1,6 @@
 """d3rlpy 2.8.1 in its own environment (requirements-d3rlpy.txt): timed rounds on request, or one training.
 
-    d3rlpy_runner.py speed --algo iql --data d.npz --threads 1     reads "<train|update> <seconds>" lines from stdin
+    d3rlpy_runner.py speed --algo iql --data d.npz      reads "<train|update> <seconds>" lines from stdin
     d3rlpy_runner.py learn --algo iql --data d.npz --updates 50000 --seed 0 --out weights.npz
 
 The .npz holds `observations [sum(T+1), D]`, `actions, rewards, terminations [sum(T), ...]` and `lengths [E]`.
@@ -30,16 +30,19 @@ def build(algo: str, batch_size: int):
 
 
 def load(path: str) -> d3rlpy.dataset.MDPDataset:
-    """Episodes as d3rlpy expects them: T rows each, and the true successor of a truncation kept as one more row.
+    """Episodes as d3rlpy expects them: T rows each, and one more that keeps the true successor of a truncation.
 
-    d3rlpy bootstraps the last row of an episode only as a successor, so the final observation of a truncated episode
-    is appended with an unused action and reward; a terminated episode needs none.
+    d3rlpy bootstraps the last row of an episode only as a successor, so the final observation of a truncated
+    episode is appended with an unused action and reward; a terminated episode needs none.
     """
     data = np.load(path)
     observations, actions, rewards, terminals, timeouts = [], [], [], [], []
     start = 0
     for episode, length in enumerate(data["lengths"]):
-        row, rows = start + episode, slice(start, start + length)  # episode k begins k rows later in observations
+        row, rows = (
+            start + episode,
+            slice(start, start + length),
+        )
         terminated = bool(data["terminations"][start + length - 1])
         pad = 0 if terminated else 1
         observations.append(data["observations"][row : row + length + pad])

@@ -111,7 +111,7 @@ class GaussianActor(Actor):
 class SquashedGaussianActor(Actor):
     """tanh of a Gaussian whose mean and log_std both depend on the observation (SAC, CQL).
 
-    `log_std = clamp(multiplier * net + offset, -20, 2)` with both scalars learned, as in the CQL code of SimpleSAC.
+    `log_std = clamp(multiplier * net + offset, -20, 2)`, both scalars learned, as in SimpleSAC's CQL.
     """
 
     def __init__(

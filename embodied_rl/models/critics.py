@@ -11,15 +11,14 @@ from torch import Tensor, nn
 
 from embodied_rl.models.mlp import MLP, StackedMLP
 
-
 Network = TypeVar("Network", bound=nn.Module)
 
 
 class TwinCritic(StackedMLP):
     """N functions Q_i(s, a) (two by default) evaluated together.
 
-    The first layer is `W_s s + W_a a + b`: with J actions per state the observation half is computed once per state
-    instead of J times, and no `[B * J, D + A]` input is ever built.
+    With J actions per state the first layer is `W_s s + W_a a + b`: its observation half is computed once per
+    state instead of J times, and no `[B * J, D + A]` input is ever built.
     """
 
     def __init__(
@@ -39,7 +38,7 @@ class TwinCritic(StackedMLP):
         self.obs_dim = obs_dim
 
     def forward(self, obs: Tensor, action: Tensor, *, frozen: bool = False) -> Tensor:
-        """Return `[N, B]` float32 for actions `[B, A]`, or `[N, B, J]` for `[B, J, A]`, of observations `[B, D]`.
+        """Return `[N, B]` float32 for states `[B, D]` and actions `[B, A]`, `[N, B, J]` for `[B, J, A]`.
 
         `frozen` lets the gradient through to the action but not into the weights: the policy loss of an
         actor-critic.

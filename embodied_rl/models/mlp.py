@@ -6,7 +6,6 @@ import itertools
 import math
 from collections.abc import Sequence
 
-
 import torch
 from torch import Tensor, nn
 
@@ -18,9 +17,9 @@ def linear(
 ) -> nn.Linear:
     """Build one initialised layer on the generator's device; `gain=None` keeps the default scale of `init`.
 
-    `torch` is the library default (uniform +-1/sqrt(in_dim)), `orthogonal` has gain sqrt(2) and zero bias (the IQL
-    and Cal-QL code). A `gain` makes the weight orthogonal or Xavier-uniform with that gain, and the bias zero.
-    Without a generator the values are left for the caller to load.
+    `torch` is the library default (uniform +-1/sqrt(in_dim)), `orthogonal` has gain sqrt(2) and zero bias
+    (the IQL and Cal-QL code). A `gain` makes the weight orthogonal or Xavier-uniform with that gain and the
+    bias 0. Without a generator the values are left for the caller to load.
     """
     device = None if generator is None else generator.device
     layer = nn.utils.skip_init(nn.Linear, in_dim, out_dim, **({"device": device} if device else {}))
@@ -87,7 +86,7 @@ def dropout_masks(
 class StackedMLP(nn.Module):
     """N perceptrons of one shape, each layer one batched matrix product over stacked `[N, in, out]` weights.
 
-    Member i starts as an `MLP` built with the same arguments; two networks cost half the kernel launches of two calls.
+    Member i starts as an `MLP` built with the same arguments.
     """
 
     def __init__(
@@ -113,6 +112,6 @@ class StackedMLP(nn.Module):
             self.biases.append(torch.stack([layer.bias.detach()[None] for layer in layers]))
 
     def parameter_lists(self, *, frozen: bool) -> tuple[list[Tensor], list[Tensor]]:
-        """Weights and biases; `frozen` detaches them, so a gradient reaches the input but not the parameters."""
+        """Weights and biases; `frozen` detaches them: a gradient reaches the input but not the parameters."""
         weights, biases = list(self.weights), list(self.biases)
         return ([w.detach() for w in weights], [b.detach() for b in biases]) if frozen else (weights, biases)

@@ -12,7 +12,7 @@ from torch.nn import Parameter
 def adam(*groups: tuple[Iterable[Parameter], float]) -> torch.optim.Adam:
     """Adam over `(parameters, learning rate)` groups, one fused kernel each.
 
-    On a GPU the learning rates are tensors and the step counts stay there, so that a CUDA graph can hold the step.
+    On a GPU learning rates are tensors and step counts stay there, so that a CUDA graph can hold the step.
     """
     param_groups: list[dict[str, Any]] = [{"params": list(params), "lr": lr} for params, lr in groups]
     device = param_groups[0]["params"][0].device

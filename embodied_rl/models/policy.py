@@ -29,7 +29,7 @@ class Policy(Protocol):
 
 
 class Normalizer(nn.Module):
-    """Shift and scale of observations, `(obs - mean) / std`, saved with the policy that was trained on them."""
+    """Shift and scale of observations, `(obs - mean) / std`, saved with the policy trained on them."""
 
     mean: Tensor
     std: Tensor

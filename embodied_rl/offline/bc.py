@@ -2,10 +2,11 @@
 
     L = E[ (pi(s) - a)^2 ]   or   L = -E[ log pi(a | s) ]
 
-`actor` chooses: `deterministic` the squared error, `gaussian` and `squashed` the log-likelihood. Cloning the best
-episodes only ("10 % BC", Chen et al. 2021) is a filter of the dataset, not another loss.
+`actor` chooses: `deterministic` the squared error, `gaussian` and `squashed` the log-likelihood. Cloning the
+best episodes only ("10 % BC", Chen et al. 2021) is a filter of the dataset, not another loss.
 
-Reference results (D4RL -v2, CORL): halfcheetah-medium 42.4, hopper-medium 53.5, door-expert 105, door-human 2.3.
+Departures: none. Reference results (D4RL -v2, -v1 for door; CORL): halfcheetah-medium 42.4, hopper-medium
+53.5, door-expert 105, door-human 2.3.
 """
 
 from __future__ import annotations

@@ -8,10 +8,12 @@ Per critic i, with K actions each from the uniform distribution, pi(. | s) and p
 
 With `target_gap` the weight is multiplied by a Lagrange variable that holds the bracket at the gap (eq. 30).
 
-Departures: every loss is taken at the parameters before the step, in one backward pass, as SimpleSAC and CORL do. The
-Lagrange variable's loss sees the detached bracket; the policy's loss sees frozen critics. No warm start by cloning.
+Departures: every loss is taken at the parameters before the step, in one backward pass, as SimpleSAC and CORL
+do. The Lagrange variable's loss sees the detached bracket, the policy's loss frozen critics. No warm start by
+cloning.
 
-Reference results (D4RL -v2, CORL, weight 10): halfcheetah-medium 47.0, hopper-medium 59.1, walker2d-medium 80.8.
+Reference results (D4RL -v2, CORL, weight 10): halfcheetah-medium 47.0, hopper-medium 59.1, walker2d-medium
+80.8.
 """
 
 from __future__ import annotations
@@ -167,14 +169,14 @@ def update(agent: Agent, batch: Batch, noise: Noise, cfg: Config) -> dict[str, T
 
 
 def conservative_gap(q_all: Tensor, log_q: Tensor, cfg: Config) -> Tensor:
-    """The bracket of eq. 4, `[2]`, for values `[2, B, 1 + 3K]` (the data's action first) and densities `[B, 3K]`."""
+    """The bracket of eq. 4, `[2]`, of values `[2, B, 1 + 3K]` (data's action first) and log q `[B, 3K]`."""
     logits = q_all[..., 1:] - log_q if cfg.importance_sampling else q_all
     soft_max = cfg.cql_temperature * torch.logsumexp(logits / cfg.cql_temperature, dim=-1)
     return (soft_max - q_all[..., 0]).clamp(cfg.clip_diff_min, cfg.clip_diff_max).mean(1)
 
 
 def _weighted(diff: Tensor, log_lagrange: Tensor, cfg: Config) -> tuple[Tensor, Tensor]:
-    """The critics' conservative loss, and the Lagrange variable's own, which rises while `diff [2]` is over the gap."""
+    """The critics' conservative loss, and the loss that moves the Lagrange variable; both of `diff [2]`."""
     if cfg.target_gap is None:
         return cfg.conservative_weight * diff.sum(), torch.zeros((), device=diff.device)
     excess = cfg.conservative_weight * (diff - cfg.target_gap)
@@ -203,7 +205,7 @@ def _sampled_actions(policy: TanhGaussian, next_policy: TanhGaussian, noise: Noi
 
 
 def _several(policy: TanhGaussian) -> TanhGaussian:
-    """The same distribution with an axis for several samples per state: the network is not evaluated again."""
+    """The same distribution with an axis for several samples per state; no second pass of the network."""
     return TanhGaussian(policy.normal.mean.unsqueeze(1), policy.normal.log_std.unsqueeze(1))
 
 

@@ -6,12 +6,13 @@
 
 No action outside the dataset is ever evaluated.
 
-Departures: all three losses are taken at the parameters before the step, in one backward pass (the authors' code uses
-V after its step in eqs. 6 and 7, CORL and d3rlpy partly so: one step of staleness). `actor=deterministic` replaces
--log pi by the squared error, as CORL's `iql_deterministic`; its dropout is honoured, which CORL's Gaussian actor drops.
+Departures: all three losses are taken at the parameters before the step, in one backward pass, as CORL does
+(the authors' code uses V after its step in eqs. 6 and 7: one step of staleness). `actor=deterministic`
+replaces -log pi by the squared error, as CORL's `iql_deterministic`. Dropout is honoured with either actor.
 
-Reference results (D4RL -v2, paper): halfcheetah-medium 47.4, hopper-medium 66.3, walker2d-medium 78.3; locomotion uses
-expectile 0.7 and temperature 3, AntMaze 0.9 and 10, Adroit and kitchen 0.7 and 0.5 with dropout 0.1.
+Reference results (D4RL -v2, paper): halfcheetah-medium 47.4, hopper-medium 66.3, walker2d-medium 78.3;
+locomotion uses expectile 0.7 and temperature 3, AntMaze 0.9 and 10, Adroit and kitchen 0.7 and 0.5 with
+dropout 0.1.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ class Config:
 
 
 class Agent(nn.Module):
-    """Actor, twin critics with their target, V, and two optimizers (the actor's learning rate is scheduled)."""
+    """Actor, twin critics and their target, V, and two optimizers (the actor's has a schedule)."""
 
     def __init__(self, cfg: Config, spec: Spec, generator: torch.Generator) -> None:
         super().__init__()

@@ -1,11 +1,12 @@
 """TD3+BC, a minimalist approach to offline RL (Fujimoto and Gu 2021, arXiv:2106.06860).
 
-    L_Q  = sum_i (r + gamma min_i Qt_i(s', a') - Q_i(s, a))^2,  a' = clip(pit(s') + clip(noise))        (TD3)
-    L_pi = -lambda Q_1(s, pi(s)) + (pi(s) - a)^2,  lambda = alpha / mean |Q_1(s, pi(s))|                (eqs. 3, 5)
+    L_Q  = sum_i (r + gamma min_i Qt_i(s', a') - Q_i(s, a))^2,  a' = clip(pit(s') + clip(noise))   (TD3)
+    L_pi = -lambda Q_1(s, pi(s)) + (pi(s) - a)^2,  lambda = alpha / mean |Q_1(s, pi(s))|           (eqs. 3, 5)
 
-The actor and the targets move every `policy_delay` steps. The paper normalises observations; that is `data`'s part.
+The actor and the targets move every `policy_delay` steps. The paper normalises observations: `data`'s part.
 
-Departures: none. Reference results (D4RL -v2, CORL): halfcheetah-medium 48.1, hopper-medium 60.4, walker2d-medium 82.7.
+Departures: none. Reference results (D4RL -v2, CORL): halfcheetah-medium 48.1, hopper-medium 60.4,
+walker2d-medium 82.7.
 """
 
 from __future__ import annotations
