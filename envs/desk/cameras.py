@@ -1,0 +1,232 @@
+"""Cameras by ray casting: colour, depth and segmentation of any MuJoCo model, without OpenGL and without a display.
+
+`mj_multiRay` finds for every pixel the geom, the distance and the surface normal. It releases the GIL, so several
+images are cast on threads. Shading is Lambert's law per light plus the headlight; the same input gives the same pixels
+on every machine. What OpenGL also does and this does not: textures, reflections, highlights.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache, lru_cache
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+_SKY_TOP, _SKY_BOTTOM = np.array([0.60, 0.71, 0.83]), np.array([0.92, 0.94, 0.96])
+_FAR = 50.0  # metres from which a directional light is cast
+_SHADOW_BIAS = 2e-3  # metres a surface may lie behind the light's first hit and still count as lit
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Image:
+    """One camera image of `H` rows and `W` columns."""
+
+    rgb: NDArray[np.uint8]  # [H, W, 3]
+    depth: NDArray[np.float32]  # [H, W] metres along the optical axis; inf where nothing was hit
+    segmentation: NDArray[np.int32]  # [H, W] geom id, -1 where nothing was hit
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Quality:
+    """How much work goes into an image."""
+
+    samples: int = 1  # rays per pixel and side, averaged in colour
+    shadows: bool = False  # one more ray per pixel and shadow-casting light
+    groups: Sequence[int] = (0, 1, 2)  # geom groups to draw; MuJoCo's own viewer draws these too
+
+    def __post_init__(self) -> None:
+        if self.samples < 1:
+            raise ValueError(f"samples={self.samples}: must be at least 1")
+        if not self.groups or not set(self.groups) <= set(range(mujoco.mjNGROUP)):
+            raise ValueError(f"groups={self.groups}: expected numbers from 0 to {mujoco.mjNGROUP - 1}")
+
+
+FAST = Quality()
+FINE = Quality(samples=2, shadows=True)
+
+
+def render(
+    model: mujoco.MjModel,
+    data: mujoco.MjData,
+    camera: str | int,
+    width: int,
+    height: int,
+    *,
+    quality: Quality = FAST,
+) -> Image:
+    """Cast one image; only the state of `data` is read, its kinematics are brought up to date.
+
+    `camera` is the name or number of a camera of the model; ValueError with the nearest names for an unknown one.
+    """
+    number = find_camera(model, camera)
+    if min(width, height) < 1:
+        raise ValueError(f"width={width}, height={height}: each must be at least 1")
+    mujoco.mj_kinematics(model, data)
+    mujoco.mj_camlight(model, data)
+    world = _World(model, data, np.isin(np.arange(mujoco.mjNGROUP), quality.groups).astype(np.uint8))
+    k = quality.samples
+    local = _pixel_rays(float(model.cam_fovy[number]), width * k, height * k)
+    rays = local @ data.cam_xmat[number].reshape(3, 3).T
+    hits = world.cast(data.cam_xpos[number].copy(), rays)
+    color = _shade(world, data.cam_xpos[number], rays, hits, quality.shadows)
+    depth = np.where(hits.geom >= 0, hits.distance * -local[:, 2], np.inf)
+    shape = (height, k, width, k)
+    pick = k // 2  # depth and identity cannot be averaged: the middle ray speaks for its pixel
+    return Image(
+        rgb=(color.reshape(*shape, 3).mean(axis=(1, 3)) * 255.0 + 0.5).astype(np.uint8),
+        depth=depth.reshape(shape)[:, pick, :, pick].astype(np.float32),
+        segmentation=hits.geom.reshape(shape)[:, pick, :, pick].copy(),
+    )
+
+
+def render_many(
+    model: mujoco.MjModel,
+    datas: Sequence[mujoco.MjData],
+    camera: str | int,
+    width: int,
+    height: int,
+    *,
+    quality: Quality = FAST,
+    num_threads: int = 2,
+) -> list[Image]:
+    """`render` for several simulations of one model, on `num_threads` threads."""
+    if num_threads < 1:
+        raise ValueError(f"num_threads={num_threads}: must be at least 1")
+
+    def one(data: mujoco.MjData) -> Image:
+        return render(model, data, camera, width, height, quality=quality)
+
+    return list(_pool(num_threads).map(one, datas))
+
+
+@cache
+def _pool(num_threads: int) -> ThreadPoolExecutor:
+    """Threads are kept: starting them anew for every call would cost as much as a small image."""
+    return ThreadPoolExecutor(num_threads, thread_name_prefix="camera")
+
+
+def find_camera(model: mujoco.MjModel, camera: str | int) -> int:
+    """Number of a camera given by name or number; ValueError with the nearest names where there is none."""
+    names = [model.camera(i).name for i in range(model.ncam)]
+    if isinstance(camera, str) and camera in names:
+        return names.index(camera)
+    if not isinstance(camera, str) and 0 <= camera < model.ncam:
+        return int(camera)
+    near = difflib.get_close_matches(str(camera), names, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"camera={camera!r}: expected one of {names}{hint}")
+
+
+@lru_cache(maxsize=16)
+def _pixel_rays(fovy: float, width: int, height: int) -> NDArray[np.float64]:
+    """Unit directions `[H*W, 3]` through the pixel centres, camera frame (x right, y up, looking along -z)."""
+    extent = np.tan(np.radians(fovy) / 2)
+    rays = np.empty((height, width, 3))
+    rays[..., 0] = (np.arange(width) + 0.5 - width / 2) * (2 * extent / height)
+    rays[..., 1] = (height / 2 - np.arange(height) - 0.5)[:, None] * (2 * extent / height)
+    rays[..., 2] = -1.0
+    rays /= np.sqrt((rays**2).sum(axis=2, keepdims=True))
+    rays.flags.writeable = False
+    return rays.reshape(-1, 3)
+
+
+@dataclass(frozen=True, slots=True)
+class _Hits:
+    """What `R` rays met first."""
+
+    geom: NDArray[np.int32]  # [R], -1 for nothing
+    distance: NDArray[np.float64]  # [R] metres
+    normal: NDArray[np.float64]  # [R, 3]
+
+    def take(self, rows: NDArray[np.int64]) -> _Hits:
+        return _Hits(self.geom[rows], self.distance[rows], self.normal[rows])
+
+
+@dataclass(frozen=True, slots=True)
+class _World:
+    """What rays are cast into."""
+
+    model: mujoco.MjModel
+    data: mujoco.MjData
+    groups: NDArray[np.uint8]  # [mjNGROUP] 1 for drawn
+
+    def cast(self, origin: NDArray[np.float64], rays: NDArray[np.float64]) -> _Hits:
+        """Follow unit rays `[R, 3]` from one point."""
+        n = len(rays)
+        geom, distance, normal = np.full(n, -1, np.int32), np.full(n, -1.0), np.zeros(3 * n)
+        vectors = np.ascontiguousarray(rays).reshape(-1)
+        mujoco.mj_multiRay(
+            self.model,
+            self.data,
+            origin,
+            vectors,
+            self.groups,
+            True,
+            -1,
+            geom,
+            distance,
+            normal,
+            n,
+            mujoco.mjMAXVAL,
+        )
+        return _Hits(geom, distance, normal.reshape(n, 3))
+
+
+def _shade(
+    world: _World, origin: NDArray[np.float64], rays: NDArray[np.float64], hits: _Hits, shadows: bool
+) -> NDArray[np.float64]:
+    """Colours `[R, 3]` in [0, 1]: ambient, headlight and every light of the model, sky where nothing was hit."""
+    model = world.model
+    color = _SKY_BOTTOM + (_SKY_TOP - _SKY_BOTTOM) * np.clip(rays[:, 2:] * 0.5 + 0.5, 0.0, 1.0)
+    rows = np.flatnonzero(hits.geom >= 0)
+    if not len(rows):
+        return color
+    seen, view = hits.take(rows), rays[rows]
+    facing = -(seen.normal * view).sum(axis=1)
+    # Mesh triangles wound the wrong way report the inner normal: light the side that is seen.
+    normal = np.where(facing[:, None] < 0, -seen.normal, seen.normal)
+    head = model.vis.headlight
+    light = np.tile(np.asarray(head.ambient, np.float64), (len(rows), 1))
+    if head.active:
+        light += np.abs(facing)[:, None] * np.asarray(head.diffuse, np.float64)
+    points = origin + seen.distance[:, None] * view
+    for index in np.flatnonzero(model.light_active):
+        light += _light(world, int(index), points, normal, shadows)
+    color[rows] = np.clip(geom_colors(model)[seen.geom, :3] * light, 0.0, 1.0)
+    return color
+
+
+def _light(
+    world: _World, index: int, points: NDArray[np.float64], normal: NDArray[np.float64], shadows: bool
+) -> NDArray[np.float64]:
+    """What light `index` adds at the points `[P, 3]`: Lambert's cosine times its colour, plus its ambient part."""
+    model, data = world.model, world.data
+    source = data.light_xpos[index]
+    if model.light_type[index] == mujoco.mjtLightType.mjLIGHT_DIRECTIONAL:
+        # Parallel light from the light's own position would start in the middle of the scene: step far back.
+        source = points.mean(axis=0) - _FAR * data.light_xdir[index]
+    path = points - source
+    length = np.sqrt((path**2).sum(axis=1, keepdims=True))
+    path /= length
+    diffuse = np.maximum(-(normal * path).sum(axis=1), 0.0)
+    if shadows and model.light_castshadow[index]:
+        # All rays share one origin: cast from the light, and see whether the point is the first thing it reaches.
+        reached = world.cast(np.ascontiguousarray(source), path).distance
+        diffuse[(reached >= 0) & (reached < length[:, 0] - _SHADOW_BIAS)] = 0.0
+    ambient = np.asarray(model.light_ambient[index], np.float64)
+    return diffuse[:, None] * np.asarray(model.light_diffuse[index], np.float64) + ambient
+
+
+def geom_colors(model: mujoco.MjModel) -> NDArray[np.float64]:
+    """Colour of every geom, `[ngeom, 4]`: its material's where it has one, like MuJoCo's own renderer."""
+    color = np.array(model.geom_rgba, np.float64)
+    painted = model.geom_matid >= 0
+    # MuJoCo lets an explicitly set geom colour win over the material's; unset means the default grey.
+    painted &= (model.geom_rgba == np.float32([0.5, 0.5, 0.5, 1.0])).all(axis=1)
+    color[painted] = model.mat_rgba[model.geom_matid[painted]]
+    return color

@@ -1,0 +1,83 @@
+"""The desk as a single Gymnasium environment: the vector environment's code with one simulation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.desk.cameras import FINE, render
+from envs.desk.episodes import DeskOptions, Episodes, Observation
+from envs.desk.tasks import check_choice
+from envs.desk.vector import RENDER_SIZE
+
+
+class DeskEnv(gym.Env):
+    """One desk; arguments, observation, action and episode end are those of `DeskVectorEnv`.
+
+    `info` holds `is_success`, `instruction`, `task`, `color`, after a step `reward_terms`, and `error` if the
+    episode ended by a fault.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}
+
+    def __init__(
+        self,
+        task: str | list[str] | tuple[str, ...] = "lift_block",
+        *,
+        render_mode: str | None = None,
+        **options: Any,
+    ) -> None:
+        if render_mode is not None:
+            check_choice("render_mode", render_mode, self.metadata["render_modes"])
+        self.episodes = Episodes(1, task, DeskOptions(**options), num_threads=1)
+        self.observation_space = self.episodes.observation_space
+        self.action_space = self.episodes.action_space
+        self.render_mode = render_mode
+        self._seeded = False
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Begin an episode: the first of `seed`, or the next one."""
+        super().reset(seed=seed)
+        if seed is None and not self._seeded:
+            seed = int(self.np_random.integers(2**31))
+        if seed is not None:
+            self.episodes.seed(np.array([0]), [seed])
+            self._seeded = True
+        obs = self.episodes.begin(np.array([0]))
+        return _first(obs), self._info(bool(self.episodes.success()[0]))
+
+    def step(self, action: NDArray[Any]) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """Apply an action `[7]` for 0.1 s."""
+        outcome = self.episodes.step(np.asarray(action)[None])
+        info = self._info(bool(outcome.success[0]))
+        info["reward_terms"] = {name: float(value[0]) for name, value in outcome.terms.items()}
+        if outcome.errors:
+            info["error"] = outcome.errors[0]
+        terminated, truncated = bool(outcome.terminated[0]), bool(outcome.truncated[0])
+        return _first(outcome.obs), float(outcome.reward[0]), terminated, truncated, info
+
+    def _info(self, success: bool) -> dict[str, Any]:
+        sim = self.episodes.sim
+        return {
+            "is_success": success,
+            "instruction": sim.instructions[0],
+            "task": sim.tasks[sim.task[0]].name,
+            "color": sim.scene.colors[sim.target[0]],
+        }
+
+    def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
+        """The desk from the static camera, `[360, 480, 3]`; None without `render_mode="rgb_array"`."""
+        if self.render_mode is None:
+            return None
+        batch = self.episodes.sim.batch
+        width, height = RENDER_SIZE
+        return render(batch.model, batch.get_data(0), "static", width, height, quality=FINE).rgb
+
+
+def _first(obs: Observation) -> Observation:
+    return {key: value[0].copy() for key, value in obs.items()}

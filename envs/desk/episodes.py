@@ -1,0 +1,180 @@
+"""Episodes on many desks: seeds, time limits, success and faults; what the single and the vector environment share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import ArrayLike, NDArray
+
+from envs.desk.control import ACTION_DIM, Hand
+from envs.desk.observations import (
+    goal_layout,
+    observation_layout,
+    observation_space,
+    write_goal,
+    write_observation,
+)
+from envs.desk.scene import DESK, Scene
+from envs.desk.simulation import Simulation
+from envs.desk.tasks import State, at_least_one, check_choice, evaluate, find_tasks
+
+Observation = dict[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeskOptions:
+    """What a user may choose about a desk environment besides the task."""
+
+    obs: str = "state"
+    colors: Sequence[str] = ()  # of the blocks that a task may be about; empty for all of the scene
+    scene: Scene = field(default=DESK)
+    max_episode_steps: int = 60  # control steps of 0.1 s; the episode is truncated there
+    terminate_on_success: bool = True
+    on_error: str = "reset"  # NaN actions, diverged physics: end that episode with info["error"], or "raise"
+
+    def __post_init__(self) -> None:
+        check_choice("obs", self.obs, ("state",))
+        check_choice("on_error", self.on_error, ("reset", "raise"))
+        for color in self.colors:
+            check_choice("colors", color, self.scene.colors)
+        object.__setattr__(self, "colors", at_least_one("colors", tuple(self.colors) or self.scene.colors))
+        if self.max_episode_steps < 1:
+            raise ValueError(f"max_episode_steps={self.max_episode_steps}: must be at least 1")
+
+
+@dataclass(kw_only=True, slots=True)
+class Outcome:
+    """What one step brought, before any reset; `N` rows."""
+
+    obs: Observation
+    reward: NDArray[np.float64]
+    terminated: NDArray[np.bool_]
+    truncated: NDArray[np.bool_]
+    success: NDArray[np.bool_]
+    terms: dict[str, NDArray[np.float64]]  # unscaled reward terms in [0, 1]
+    errors: dict[int, str]  # simulation to what went wrong in it
+
+
+class Episodes:
+    """`num_envs` desks that play one episode after another; the caller says when each begins."""
+
+    def __init__(
+        self, num_envs: int, task: str | Sequence[str], options: DeskOptions, num_threads: int | None
+    ) -> None:
+        if num_envs < 1:
+            raise ValueError(f"num_envs={num_envs}: must be at least 1")
+        if num_threads is not None and num_threads < 1:
+            raise ValueError(f"num_threads={num_threads}: must be at least 1, or None for all processors")
+        self.options = options
+        self.tasks = find_tasks(task)
+        threads = num_threads or len(os.sched_getaffinity(0))
+        self.sim = Simulation(
+            num_envs,
+            tasks=self.tasks,
+            scene=options.scene,
+            colors=options.colors,
+            num_threads=min(threads, num_envs),
+        )
+        self.layout = observation_layout(options.scene)
+        self.goal_layout = goal_layout(self.tasks, options.scene)
+        self.observation_space = observation_space(self.tasks, options.scene)
+        self.action_space = spaces.Box(-1.0, 1.0, (ACTION_DIM,), np.float32)
+        self.elapsed = np.zeros(num_envs, np.int64)  # steps taken in the present episode
+        self._seeds = np.zeros(num_envs, np.int64)
+        self._played = np.zeros(num_envs, np.int64)  # episodes begun since the seed was set
+        self._hand: Hand | None = None  # as measured after the last step or reset
+        self._obs: Observation | None = None
+
+    @property
+    def num_envs(self) -> int:
+        """How many desks there are."""
+        return self.sim.num_sims
+
+    def seed(self, ids: NDArray[np.int64], seeds: Sequence[int] | NDArray[np.int64]) -> None:
+        """Make the simulations' next episodes the first of the given seeds."""
+        self._seeds[ids] = seeds
+        self._played[ids] = 0
+
+    def begin(self, ids: NDArray[np.int64]) -> Observation:
+        """Begin the next episode in the simulations `ids`; return everyone's observation."""
+        # One generator per seed and episode: what an episode draws never depends on how the last one went.
+        rngs = [np.random.default_rng([int(self._seeds[i]), int(self._played[i])]) for i in ids]
+        self.sim.start(ids, rngs)
+        self._played[ids] += 1
+        self.elapsed[ids] = 0
+        return self._observe()
+
+    def _observe(self) -> Observation:
+        hand = self.sim.hand()
+        return self._remember(hand, self.sim.state(hand))
+
+    def _remember(self, hand: Hand, state: State) -> Observation:
+        self._hand = hand
+        self._obs = {
+            "observation": write_observation(self.layout, hand, state, self.sim.block_quats()),
+            "desired_goal": write_goal(self.goal_layout, state, self.sim.task),
+        }
+        return self._obs
+
+    def success(self) -> NDArray[np.bool_]:
+        """Whether each simulation's task is fulfilled at this moment, `[N]`."""
+        assert self._hand is not None
+        return evaluate(self.tasks, self.sim.task, self.sim.state(self._hand))[1]
+
+    def step(self, action: ArrayLike) -> Outcome:
+        """Advance every simulation by one action, `[N, 7]` in [-1, 1].
+
+        Raises ValueError for a wrong shape; for NaN or diverged physics where `on_error` is "raise". Otherwise the
+        episode in question is truncated with reward 0, its last sound observation stands for the final one, and the
+        caller must begin a new episode.
+        """
+        if self._hand is None or self._obs is None:
+            raise RuntimeError("call reset() before step()")
+        actions = np.array(action, np.float64)
+        if actions.shape != (self.num_envs, ACTION_DIM):
+            raise ValueError(f"action has shape {actions.shape}: expected ({self.num_envs}, {ACTION_DIM})")
+        finite = np.isfinite(actions).all(axis=1)
+        errors = {int(i): f"action {actions[i].tolist()} is not finite" for i in np.flatnonzero(~finite)}
+        actions[~finite] = 0.0
+        if errors and self.options.on_error == "raise":
+            raise ValueError("; ".join(f"simulation {i}: {text}" for i, text in errors.items()))
+        diverged = np.flatnonzero(self.sim.advance(actions, self._hand))
+        self.elapsed += 1
+        errors |= {int(i): f"the physics diverged at step {self.elapsed[i]}" for i in diverged}
+        if len(diverged):
+            if self.options.on_error == "raise":
+                raise FloatingPointError("; ".join(f"simulation {i}: {text}" for i, text in errors.items()))
+            self.sim.batch.reset(
+                diverged, keyframe=0
+            )  # anything finite: what follows is computed for all rows
+        return self._judge(errors)
+
+    def _judge(self, errors: dict[int, str]) -> Outcome:
+        assert self._obs is not None
+        before = self._obs
+        hand = self.sim.hand()
+        state = self.sim.state(hand)
+        obs = self._remember(hand, state)
+        reward, success, terms = evaluate(self.tasks, self.sim.task, state)
+        truncated = self.elapsed >= self.options.max_episode_steps
+        if errors:
+            failed = np.array(list(errors))
+            for key, value in obs.items():
+                value[failed] = before[key][failed]
+            reward[failed], success[failed], truncated[failed] = 0.0, False, True
+            for value in terms.values():
+                value[failed] = 0.0
+        terminated = success & self.options.terminate_on_success
+        return Outcome(
+            obs=obs,
+            reward=reward,
+            terminated=terminated,
+            truncated=truncated & ~terminated,
+            success=success,
+            terms=terms,
+            errors=errors,
+        )
