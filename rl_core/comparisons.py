@@ -101,6 +101,9 @@ class ComparisonStore:
         with self.path.open("rb") as file:
             for number, line in enumerate(file, start=1):
                 try:
-                    yield Comparison.from_json(json.loads(line))
-                except ValueError as error:  # covers malformed JSON and UTF-8
+                    yield Comparison.from_json(json.loads(line.decode().rstrip("\n")))
+                except json.JSONDecodeError as error:
+                    place = f"{self.path}, line {number}, column {error.colno}"
+                    raise ValueError(f"{place}: {error.msg}") from error
+                except ValueError as error:  # bytes that are not UTF-8 included
                     raise ValueError(f"{self.path}, line {number}: {error}") from error
