@@ -1,7 +1,7 @@
 """One factory for every environment: Gymnasium MuJoCo, Adroit, Fetch, hands, Franka kitchen, mazes and the desk.
 
 What it adds to `gymnasium.make`: `info["is_success"]` (a bool, on every step and reset), SAME_STEP autoreset in
-`make_vec`, frames without OpenGL, near names for an unknown id, and repairs of known upstream defects:
+`make_vec`, near names for an unknown id, and repairs of known upstream defects:
 
 * `AdroitHandDoor-v1`, `Hammer-v1` and `Relocate-v1` of gymnasium-robotics pay `+0.1 * ||palm - object||`, that is,
   for moving away from the object; D4RL pays `-0.1`, and so does `-v2` (Gymnasium-Robotics pull request 220).
@@ -58,9 +58,11 @@ def make(env_id: str, *, reward: str = "fixed", **kwargs: Any) -> gym.Env:
     if reward not in REWARDS:
         raise ValueError(f"reward={reward!r}: must be one of {list(REWARDS)}")
     if env_id == DESK:
-        from envs.desk.env import DeskEnv  # building the scene's module is not needed for the other suites
+        from envs.desk.env import DeskEnv  # only the desk needs it
 
-        return DeskEnv(**kwargs)
+        env: gym.Env = DeskEnv(**kwargs)
+        env.spec = _desk_spec(kwargs)
+        return env
     check_id(env_id)
     repairs = _repair_joint_types()
     env = gym.make(env_id, disable_env_checker=True, **kwargs)
@@ -82,7 +84,9 @@ def make_vec(
 
         if parallel:
             raise ValueError(f"parallel=True: {DESK} is vectorised by itself; set threads instead")
-        return DeskVectorEnv(num_envs, threads=threads, **kwargs)
+        desk = DeskVectorEnv(num_envs, num_threads=threads, **kwargs)
+        desk.spec = _desk_spec(kwargs)
+        return desk
     if threads not in (None, 1):
         raise ValueError(f"threads={threads}: only {DESK} steps on threads; use parallel=True for {env_id}")
     factories = [partial(make, env_id, **kwargs)] * num_envs
@@ -96,15 +100,11 @@ def make_vec(
     return env
 
 
-def render_frame(
-    env: gym.Env | VectorEnv, index: int = 0, *, width: int = 320, height: int = 240, camera: str | None = None
-) -> np.ndarray:
-    """Draw the state of simulation `index` as `[height, width, 3]` uint8 by ray casting, without OpenGL.
-
-    `camera` is the name of a camera in the model, None the view from `VIEWS` or else the whole scene. Raises a
-    ValueError for an unknown camera and for environments that run in other processes.
-    """
-    raise NotImplementedError
+def _desk_spec(kwargs: dict[str, Any]) -> gym.envs.registration.EnvSpec:
+    """The desk counts its time limit itself, so `max_episode_steps` is an argument and no wrapper."""
+    return gym.envs.registration.EnvSpec(
+        DESK, entry_point="envs.desk.env:DeskEnv", kwargs=kwargs, disable_env_checker=True, order_enforce=False
+    )
 
 
 def check_id(env_id: str) -> None:

@@ -119,9 +119,15 @@ def _videos(run_dir: Path, evaluation: Mapping[str, Any]) -> list[dict[str, str]
 
 
 def _curves(metrics: Mapping[str, list[tuple[float, float]]]) -> list[figures.Inline]:
-    """Draw evaluation first, then training; rates and times of the machinery only where there is room."""
-    order = {"eval": 0, "train": 1}
-    names = sorted(metrics, key=lambda name: (order.get(name.split("/")[0], 2), name))
+    """Draw what the run is about first: success, return, other evaluation, then training, then the rest."""
+    first = ["eval/success", "eval/return"]
+    groups = {"eval": 0, "train": 1}
+
+    def place(name: str) -> tuple[int, int, str]:
+        rank = first.index(name) if name in first else len(first)
+        return rank, groups.get(name.split("/")[0], 2), name
+
+    names = sorted(metrics, key=place)
     curves = []
     for name in [name for name in names if len(metrics[name]) > 1][:_MAX_CURVES]:
         points = metrics[name][:: max(1, len(metrics[name]) // _MAX_POINTS)]

@@ -13,7 +13,8 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 
 from embodied_rl.eval.video import Mp4Writer, VideoConfig
 from embodied_rl.models.policy import Policy
-from envs.suites import render_frame
+from envs.desk.cameras import FAST, FINE
+from envs.frames import render_frame
 from rl_core.progress import bar
 
 _PROGRESS_AFTER = 2.0  # seconds; shorter evaluations stay silent
@@ -223,7 +224,12 @@ class _Film:
             config = self._config
             self._writer.add(
                 render_frame(
-                    self._env, self._slot, width=config.width, height=config.height, camera=config.camera
+                    self._env,
+                    self._slot,
+                    width=config.width,
+                    height=config.height,
+                    camera=config.camera,
+                    quality=FINE if config.fine else FAST,
                 )
             )
         self._steps += 1

@@ -28,7 +28,9 @@ class SB3Policy(Policy):
 
     def __init__(self, model: BaseAlgorithm, normalize: VecNormalize | None = None) -> None:
         if not isinstance(model.action_space, gym.spaces.Box):
-            raise ValueError(f"SB3 model: acts in {model.action_space}; only continuous (Box) actions are supported")
+            raise ValueError(
+                f"SB3 model: acts in {model.action_space}; only continuous (Box) actions are supported"
+            )
         self.model = model
         self._normalize = normalize
         self._dict_obs = isinstance(model.observation_space, gym.spaces.Dict)
@@ -75,7 +77,9 @@ class SB3Policy(Policy):
         ]
         for name, ours, theirs in pairs:
             if _shapes(ours) != _shapes(theirs):
-                raise ValueError(f"{name}: the SB3 model has {_shapes(ours)}, the environment {_shapes(theirs)}")
+                raise ValueError(
+                    f"{name}: the SB3 model has {_shapes(ours)}, the environment {_shapes(theirs)}"
+                )
 
 
 def load_replay_buffer(path: Path, *, trust: bool = False) -> ReplayBuffer:
@@ -101,7 +105,9 @@ def replay_episodes(buffer: ReplayBuffer, *, time_limit: int | None = None) -> I
     reads.
     """
     if not isinstance(buffer.action_space, gym.spaces.Box):
-        raise ValueError(f"buffer: holds actions of {buffer.action_space}; only continuous (Box) ones are supported")
+        raise ValueError(
+            f"buffer: holds actions of {buffer.action_space}; only continuous (Box) ones are supported"
+        )
     if not buffer.handle_timeout_termination and time_limit is None:
         raise ValueError(
             "time_limit=None: this buffer does not say which episodes ended at the time limit "
@@ -139,7 +145,8 @@ def _episode(buffer: ReplayBuffer, rows: np.ndarray, env: int, time_limit: int |
     else:
         last = _take(buffer.next_observations, rows[-1:], env)
         observations = {
-            key: np.concatenate([value, last[key]]) for key, value in _take(buffer.observations, rows, env).items()
+            key: np.concatenate([value, last[key]])
+            for key, value in _take(buffer.observations, rows, env).items()
         }
     terminations = np.zeros(len(rows), bool)
     truncations = np.zeros(len(rows), bool)
@@ -195,7 +202,9 @@ def _load_statistics(path: Path) -> VecNormalize:
     with _existing(path).open("rb") as file:
         statistics = pickle.load(file)
     if not isinstance(statistics, VecNormalize):
-        raise ValueError(f"{path}: holds a {type(statistics).__name__}, expected the file of VecNormalize.save")
+        raise ValueError(
+            f"{path}: holds a {type(statistics).__name__}, expected the file of VecNormalize.save"
+        )
     statistics.training = False
     return statistics
 

@@ -1,0 +1,92 @@
+"""Pictures of any environment of `envs.suites` by ray casting: no OpenGL, no display, the same pixels everywhere."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import mujoco
+import numpy as np
+from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
+
+from envs.desk.cameras import FAST, Quality, render
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class View:
+    """A place to look from, as in MuJoCo's free camera: metres and degrees."""
+
+    lookat: tuple[float, float, float]
+    distance: float
+    azimuth: float
+    elevation: float
+
+
+# What shows the task where the model's first camera does not: another camera of the model, or a place.
+VIEWS: dict[str, str | View] = {
+    "Desk": "static",
+    "AdroitHand": "vil_camera",
+    "Fetch": "external_camera_0",
+    "FrankaKitchen": View(lookat=(-0.2, 0.5, 2.0), distance=2.2, azimuth=70.0, elevation=-35.0),
+    "AntMaze_UMaze": View(lookat=(0.0, 0.0, 0.0), distance=30.0, azimuth=90.0, elevation=-65.0),
+    "AntMaze": View(lookat=(0.0, 0.0, 0.0), distance=55.0, azimuth=90.0, elevation=-65.0),
+}
+
+
+def render_frame(
+    env: gym.Env | VectorEnv,
+    index: int = 0,
+    *,
+    width: int = 320,
+    height: int = 240,
+    camera: str | None = None,
+    quality: Quality = FAST,
+) -> np.ndarray:
+    """Draw the state of simulation `index` as `[height, width, 3]` uint8.
+
+    `camera` names a camera of the model; None takes the environment's entry in `VIEWS`, else the model's first.
+    Raises a ValueError for an unknown camera, for a model without any, and for environments that run in other
+    processes.
+    """
+    model, data = _simulation(env, index)
+    assert env.spec is not None
+    name = env.spec.id.rsplit("/", 1)[-1]
+    if model.ncam == 0:
+        raise ValueError(f"{env.spec.id}: its model has no camera, so it cannot be drawn")
+    view = camera or next((view for prefix, view in VIEWS.items() if name.startswith(prefix)), 0)
+    if isinstance(view, View):
+        model, view = _with_camera(model, view), 0
+    # On a copy: bringing the kinematics up to date in the simulation itself would change Fetch's next step, which
+    # starts from the positions that the last one left behind.
+    shown = mujoco.MjData(model)
+    shown.qpos[:], shown.mocap_pos[:], shown.mocap_quat[:] = data.qpos, data.mocap_pos, data.mocap_quat
+    return render(model, shown, view, width, height, quality=quality).rgb
+
+
+def _simulation(env: gym.Env | VectorEnv, index: int) -> tuple[mujoco.MjModel, mujoco.MjData]:
+    if isinstance(env, AsyncVectorEnv):
+        raise ValueError("parallel=True: the simulations live in other processes and cannot be drawn from here")
+    raw: Any = env.envs[index].unwrapped if isinstance(env, SyncVectorEnv) else env.unwrapped
+    if hasattr(raw, "episodes"):  # the desk, single or vectorised
+        batch = raw.episodes.sim.batch
+        return batch.model, batch.get_data(index)
+    raw = getattr(raw, "point_env", raw)  # PointMaze keeps its simulation one level down
+    return raw.model, raw.data
+
+
+def _with_camera(model: mujoco.MjModel, view: View) -> mujoco.MjModel:
+    """Return a copy of the model whose first camera stands still at `view`."""
+    model = copy.copy(model)
+    azimuth, elevation = np.radians(view.azimuth), np.radians(view.elevation)
+    forward = np.array(
+        [np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth), np.sin(elevation)]
+    )
+    right = np.array([np.sin(azimuth), -np.cos(azimuth), 0.0])
+    axes = np.stack([right, np.cross(right, forward), -forward], axis=1)  # a camera looks along its -z
+    model.cam_bodyid[0], model.cam_mode[0] = 0, mujoco.mjtCamLight.mjCAMLIGHT_FIXED
+    model.cam_pos[0] = np.array(view.lookat) - view.distance * forward
+    model.cam_fovy[0] = 45.0
+    mujoco.mju_mat2Quat(model.cam_quat[0], axes.ravel())
+    return model
