@@ -73,22 +73,24 @@ def centering_loss(chosen: Tensor, rejected: Tensor) -> Tensor:
 
 
 def forward_kl_score(ratio: Tensor) -> Tensor:
-    """`-exp(-ratio)` of a log ratio `[...]`: DPO under the forward KL (f-DPO, arXiv:2309.16240)."""
-    return -(-ratio).clamp(max=MAX_EXPONENT).exp()
+    """`1 - exp(-ratio)` of a log ratio `[...]`: DPO under the forward KL (f-DPO, arXiv:2309.16240).
+
+    The scores are derivatives f' of the divergence's generator, 0 where policy and reference agree.
+    """
+    return -torch.expm1((-ratio).clamp(max=MAX_EXPONENT))
 
 
 def js_score(ratio: Tensor) -> Tensor:
-    """`log sigmoid(ratio)` of a log ratio `[...]`: DPO under the Jensen-Shannon divergence
-    (arXiv:2309.16240).
-    """
-    return F.logsigmoid(ratio)
+    """`log 2 + log sigmoid(ratio)` of a log ratio `[...]`: DPO under the Jensen-Shannon divergence."""
+    return math.log(2.0) + F.logsigmoid(ratio)
 
 
 def alpha_score(ratio: Tensor, *, alpha: float) -> Tensor:
-    """`exp((alpha - 1) ratio) / (alpha - 1)` of a log ratio `[...]`: DPO under an alpha divergence; `alpha
-    != 1`.
+    """`(exp((alpha - 1) ratio) - 1) / (alpha - 1)` of a log ratio `[...]`, for an alpha divergence.
+
+    `alpha != 1`; towards 1 it becomes the log ratio, at 0 `forward_kl_score`.
     """
-    return ((alpha - 1.0) * ratio).clamp(max=MAX_EXPONENT).exp() / (alpha - 1.0)
+    return torch.expm1(((alpha - 1.0) * ratio).clamp(max=MAX_EXPONENT)) / (alpha - 1.0)
 
 
 def sigmoid_loss(chosen: Tensor, rejected: Tensor, *, beta: float, offset: Tensor | float = 0.0) -> Tensor:

@@ -97,9 +97,11 @@ def test_unpaired_losses_equal_the_twin():
 
 def test_divergence_scores():
     ratio = torch.tensor([-1.0, 0.0, 2.0], dtype=torch.float64)
-    assert torch.allclose(pref.forward_kl_score(ratio), -(-ratio).exp())
-    assert torch.allclose(pref.js_score(ratio), ratio.sigmoid().log())
-    assert torch.allclose(pref.alpha_score(ratio, alpha=0.5), -2 * (-0.5 * ratio).exp())
+    assert torch.allclose(pref.forward_kl_score(ratio), 1 - (-ratio).exp())
+    assert torch.allclose(pref.js_score(ratio), (2 * ratio.sigmoid()).log())
+    assert torch.allclose(pref.alpha_score(ratio, alpha=0.5), 2 * (1 - (-0.5 * ratio).exp()))
+    assert torch.allclose(pref.alpha_score(ratio, alpha=0.0), pref.forward_kl_score(ratio))
+    assert torch.allclose(pref.alpha_score(ratio, alpha=1 + 1e-7), ratio)
     assert pref.forward_kl_score(torch.tensor(-1e4)).isfinite()
 
 

@@ -1,0 +1,201 @@
+"""The preference and GRPO-family losses equal TRL's, which are called with the numbers a model would give."""
+
+from types import SimpleNamespace
+from unittest.mock import MagicMock
+
+import pytest
+import torch
+
+from rl_core import kl, policy_losses, preferences, reductions
+
+pytest.importorskip("trl", minversion="1.16", reason="TRL is not installed; `pip install .[peers]` brings it")
+
+from trl.experimental.cpo import CPOTrainer  # noqa: E402
+from trl.experimental.gmpo import GMPOTrainer  # noqa: E402
+from trl.experimental.orpo import ORPOTrainer  # noqa: E402
+from trl.trainer.dpo_trainer import DPOTrainer  # noqa: E402
+from trl.trainer.grpo_trainer import GRPOTrainer  # noqa: E402
+
+B, L = 6, 8  # rows and tokens
+BETA, SMOOTHING = 0.3, 0.1
+
+
+def stub(**settings):
+    """A trainer without a model: only its settings, and gathers over one process."""
+    trainer = MagicMock(**settings)
+    trainer.model.training = False
+    trainer.accelerator.gather_for_metrics = trainer.accelerator.gather = lambda x: x
+    trainer.accelerator.num_processes, trainer.accelerator.device = 1, "cpu"
+    return trainer
+
+
+@pytest.fixture(name="rows")
+def _rows():
+    """Log-probabilities of the policy, of an older one and of a reference, `[B, L]`, and a mask of each
+    row's tokens.
+    """
+    rng = torch.Generator().manual_seed(0)
+    log_prob = -torch.rand(B, L, generator=rng) * 3
+    old, ref = (log_prob + 0.3 * torch.randn(B, L, generator=rng) for _ in "or")
+    mask = torch.arange(L) < torch.randint(1, L + 1, (B, 1), generator=rng)
+    advantage = torch.randn(B, generator=rng)
+    return SimpleNamespace(log_prob=log_prob, old=old, ref=ref, mask=mask, advantage=advantage)
+
+
+def trl_dpo(rows, loss_type, divergence="reverse_kl", alpha=0.5):
+    trainer = stub(
+        aux_loss_enabled=False,
+        ld_alpha=None,
+        precompute_ref_logps=True,
+        use_weighting=False,
+        beta=BETA,
+        label_smoothing=SMOOTHING,
+        f_divergence_type=divergence,
+        f_alpha_divergence_coef=alpha,
+        loss_types=[loss_type],
+        loss_weights=[1.0],
+    )
+    nothing = torch.zeros(B, L + 1)
+    outputs = SimpleNamespace(
+        # one prompt token precedes the completion
+        log_probs=torch.where(rows.mask, rows.log_prob, 0.0),
+        entropy=nothing,
+        mean_logits=nothing,
+        is_top1=nothing.bool(),
+    )
+    ref_chosen, ref_rejected = torch.where(rows.mask, rows.ref, 0.0).sum(-1).chunk(2)
+    inputs = {
+        "input_ids": nothing.long(),
+        "attention_mask": nothing.long(),
+        "completion_mask": torch.cat([torch.zeros(B, 1), rows.mask], 1).long(),
+        "ref_chosen_logps": ref_chosen,
+        "ref_rejected_logps": ref_rejected,
+    }
+    return DPOTrainer._compute_loss(trainer, lambda **_: outputs, inputs, return_outputs=False)
+
+
+DPO_FAMILY = {
+    "sigmoid": lambda w, r: preferences.sigmoid_loss(w, r, beta=BETA),
+    "hinge": lambda w, r: preferences.hinge_loss(w, r, beta=BETA),
+    "robust": lambda w, r: preferences.robust_loss(w, r, beta=BETA, label_smoothing=SMOOTHING),
+    "exo_pair": lambda w, r: preferences.exo_loss(w, r, beta=BETA, label_smoothing=SMOOTHING),
+    "nca_pair": lambda w, r: preferences.nca_loss(w, r, beta=BETA),
+    "bco_pair": lambda w, r: preferences.bco_pair_loss(w, r, beta=BETA),
+    "sppo_hard": lambda w, r: preferences.sppo_loss(w, r, beta=BETA),
+    "apo_zero": lambda w, r: preferences.apo_zero_loss(w, r, beta=BETA),
+    "apo_down": lambda w, r: preferences.apo_down_loss(w, r, beta=BETA),
+}
+DIVERGENCES = {
+    "reverse_kl": lambda ratio: ratio,
+    "forward_kl": preferences.forward_kl_score,
+    "js_divergence": preferences.js_score,
+    "alpha_divergence": lambda ratio: preferences.alpha_score(ratio, alpha=0.5),
+}
+
+
+@pytest.mark.parametrize("name", DPO_FAMILY)
+def test_dpo_family(rows, name):
+    chosen, rejected = reductions.masked_sum(rows.log_prob - rows.ref, rows.mask, dim=-1).chunk(2)
+    assert torch.allclose(DPO_FAMILY[name](chosen, rejected).mean(), trl_dpo(rows, name), atol=1e-5)
+
+
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+def test_dpo_under_other_divergences(rows, divergence):
+    ratio = reductions.masked_sum(rows.log_prob - rows.ref, rows.mask, dim=-1)
+    chosen, rejected = DIVERGENCES[divergence](ratio).chunk(2)
+    ours = DPO_FAMILY["sigmoid"](chosen, rejected).mean()
+    assert torch.allclose(ours, trl_dpo(rows, "sigmoid", divergence), atol=1e-5)
+
+
+def test_ipo_on_log_ratios_per_token(rows):
+    chosen, rejected = reductions.masked_mean(rows.log_prob - rows.ref, rows.mask, dim=-1).chunk(2)
+    ours = preferences.ipo_loss(chosen, rejected, beta=BETA).mean()
+    assert torch.allclose(ours, trl_dpo(rows, "ipo"), atol=1e-5)
+
+
+def test_cpo_simpo_and_orpo(rows):
+    chosen, rejected = reductions.masked_mean(rows.log_prob, rows.mask, dim=-1).chunk(2)
+    cpo = stub(alpha=0.0, beta=BETA, loss_type="sigmoid", label_smoothing=SMOOTHING)
+    ours = preferences.smoothed_loss(chosen, rejected, beta=BETA, label_smoothing=SMOOTHING)
+    assert torch.allclose(ours, CPOTrainer.cpo_loss(cpo, chosen, rejected)[0], atol=1e-5)
+    simpo = stub(alpha=0.0, beta=BETA, loss_type="simpo", simpo_gamma=0.5, label_smoothing=0.0)
+    ours = preferences.sigmoid_loss(chosen, rejected, beta=BETA, offset=0.5)
+    assert torch.allclose(ours, CPOTrainer.cpo_loss(simpo, chosen, rejected)[0], atol=1e-5)
+    orpo = ORPOTrainer.odds_ratio_loss(stub(beta=BETA), chosen, rejected)[0]  # the negative: TRL subtracts it
+    assert torch.allclose(BETA * preferences.odds_ratio_loss(chosen, rejected), -orpo, atol=1e-5)
+
+
+def trl_grpo(rows, loss_type, level="token", low=0.2, high=0.2, beta=0.0, trainer_class=GRPOTrainer):
+    trainer = stub(
+        aux_loss_enabled=False,
+        top_entropy_quantile=1.0,
+        off_policy_mask_threshold=None,
+        importance_sampling_level=level,
+        beta=beta,
+        loss_type=loss_type,
+        epsilon_low=low,
+        epsilon_high=high,
+        use_vllm=False,
+        max_completion_length=L,
+        _entropy_bonus_enabled=False,
+    )
+    trainer.args.delta = None
+    trainer.args.use_bias_correction_kl = False
+    trainer._get_per_token_logps_and_entropies.return_value = (rows.log_prob, torch.zeros(B, L), None)
+    inputs = {
+        "prompt_ids": torch.zeros(B, 1).long(),
+        "prompt_mask": torch.ones(B, 1).long(),
+        "completion_ids": torch.zeros(B, L).long(),
+        "completion_mask": rows.mask.long(),
+        "advantages": rows.advantage,
+        "old_per_token_logps": rows.old,
+        "ref_per_token_logps": rows.ref,
+        "num_items_in_batch": rows.mask.sum(),
+    }
+    return trainer_class._compute_loss(trainer, None, inputs)
+
+
+def surrogate(rows, ratio, low=0.2, high=0.2):
+    advantage = rows.advantage[:, None].expand(B, L)
+    return policy_losses.clipped_surrogate(
+        ratio(rows.log_prob, rows.old, rows.mask), advantage, clip_low=low, clip_high=high
+    )
+
+
+def test_grpo_with_its_kl_term(rows):
+    loss = surrogate(rows, policy_losses.token_ratio) + 0.04 * kl.k3(rows.log_prob, rows.ref)
+    ours = reductions.sequence_mean(loss, rows.mask)
+    assert torch.allclose(ours, trl_grpo(rows, "grpo", beta=0.04), atol=1e-5)
+
+
+def test_dapo_and_dr_grpo(rows):
+    loss = surrogate(rows, policy_losses.token_ratio, high=0.28)
+    assert torch.allclose(
+        reductions.token_mean(loss, rows.mask), trl_grpo(rows, "dapo", high=0.28), atol=1e-5
+    )
+    loss = surrogate(rows, policy_losses.token_ratio)
+    ours = reductions.constant_mean(loss, rows.mask, length=L)
+    assert torch.allclose(ours, trl_grpo(rows, "dr_grpo"), atol=1e-5)
+
+
+def test_gspo(rows):
+    loss = surrogate(rows, policy_losses.geometric_ratio, 3e-4, 4e-4)
+    theirs = trl_grpo(rows, "grpo", "sequence", 3e-4, 4e-4)
+    assert torch.allclose(reductions.sequence_mean(loss, rows.mask), theirs, atol=1e-5)
+
+
+def test_cispo(rows):
+    ratio = policy_losses.token_ratio(rows.log_prob, rows.old, rows.mask)
+    loss = policy_losses.cispo(ratio, rows.log_prob, rows.advantage[:, None], ratio_low=0.0, ratio_high=1.1)
+    theirs = trl_grpo(rows, "cispo", high=1.1)
+    assert torch.allclose(reductions.token_mean(loss, rows.mask), theirs, atol=1e-5)
+
+
+def test_gmpo(rows):
+    advantage = rows.advantage[:, None].expand(B, L)
+    ratio = policy_losses.clipped_geometric_ratio(
+        rows.log_prob, rows.old, advantage, rows.mask, clip_low=0.4, clip_high=0.4
+    )
+    ours = reductions.sequence_mean(policy_losses.surrogate(ratio, advantage), rows.mask)
+    theirs = trl_grpo(rows, "grpo", low=0.4, high=0.4, trainer_class=GMPOTrainer)
+    assert torch.allclose(ours, theirs, atol=1e-5)
