@@ -1,4 +1,4 @@
-"""Pictures of any environment of `envs.suites` by ray casting: no OpenGL, no display, the same pixels everywhere."""
+"""Pictures of any environment of `envs.suites` by ray casting: no OpenGL, no display."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ def render_frame(
 ) -> np.ndarray:
     """Draw the state of simulation `index` as `[height, width, 3]` uint8.
 
-    `camera` names a camera of the model; None takes the environment's entry in `VIEWS`, else the model's first.
-    Raises a ValueError for an unknown camera, for a model without any, and for environments that run in other
-    processes.
+    `camera` names a camera of the model; None takes the environment's entry in `VIEWS`, else the model's
+    first. Raises a ValueError for an unknown camera, for a model without any, and for environments that run
+    in other processes.
     """
     model, data = _simulation(env, index)
     assert env.spec is not None
@@ -58,8 +58,8 @@ def render_frame(
     view = camera or next((view for prefix, view in VIEWS.items() if name.startswith(prefix)), 0)
     if isinstance(view, View):
         model, view = _with_camera(model, view), 0
-    # On a copy: bringing the kinematics up to date in the simulation itself would change Fetch's next step, which
-    # starts from the positions that the last one left behind.
+    # On a copy: bringing the kinematics up to date in the simulation itself would change Fetch's next step,
+    # which starts from the positions that the last one left behind.
     shown = mujoco.MjData(model)
     shown.qpos[:], shown.mocap_pos[:], shown.mocap_quat[:] = data.qpos, data.mocap_pos, data.mocap_quat
     return render(model, shown, view, width, height, quality=quality).rgb
@@ -67,7 +67,9 @@ def render_frame(
 
 def _simulation(env: gym.Env | VectorEnv, index: int) -> tuple[mujoco.MjModel, mujoco.MjData]:
     if isinstance(env, AsyncVectorEnv):
-        raise ValueError("parallel=True: the simulations live in other processes and cannot be drawn from here")
+        raise ValueError(
+            "parallel=True: the simulations live in other processes and cannot be drawn from here"
+        )
     raw: Any = env.envs[index].unwrapped if isinstance(env, SyncVectorEnv) else env.unwrapped
     if hasattr(raw, "episodes"):  # the desk, single or vectorised
         batch = raw.episodes.sim.batch

@@ -1,16 +1,20 @@
-"""One factory for every environment: Gymnasium MuJoCo, Adroit, Fetch, hands, Franka kitchen, mazes and the desk.
+"""One factory for every environment: Gymnasium MuJoCo, Adroit, Fetch, hands, Franka kitchen, mazes and the
+desk.
 
-What it adds to `gymnasium.make`: `info["is_success"]` (a bool, on every step and reset), SAME_STEP autoreset in
-`make_vec`, near names for an unknown id, and repairs of known upstream defects:
+What it adds to `gymnasium.make`: `info["is_success"]` (a bool, on every step and reset), SAME_STEP autoreset
+in `make_vec`, near names for an unknown id, and repairs of known upstream defects:
 
-* `AdroitHandDoor-v1`, `Hammer-v1` and `Relocate-v1` of gymnasium-robotics pay `+0.1 * ||palm - object||`, that is,
+* `AdroitHandDoor-v1`, `Hammer-v1` and `Relocate-v1` of gymnasium-robotics pay `+0.1 * ||palm - object||`,
+that is,
   for moving away from the object; D4RL pays `-0.1`, and so does `-v2` (Gymnasium-Robotics pull request 220).
   `reward="fixed"` (default) restores the sign, `reward="upstream"` leaves it.
-* gymnasium-robotics <= 1.4.2 on MuJoCo 4 fails an assertion in Fetch, hand and kitchen; see `_repair_joint_types`.
+* gymnasium-robotics <= 1.4.2 on MuJoCo 4 fails an assertion in Fetch, hand and kitchen; see
+`_repair_joint_types`.
 
-Time limits are upstream's (`max_episode_steps=...` changes them): Gymnasium MuJoCo mostly 1000, Adroit 200 (300
-replays the human door demonstrations, which are up to 300 steps long), Fetch 50, hands 50 to 100, kitchen 280,
-AntMaze 700 to 1000, PointMaze 300 to 800. Mazes run on after success unless `continuing_task=False`.
+Time limits are upstream's (`max_episode_steps=...` changes them): Gymnasium MuJoCo mostly 1000, Adroit 200
+(300 replays the human door demonstrations, which are up to 300 steps long), Fetch 50, hands 50 to 100,
+kitchen 280, AntMaze 700 to 1000, PointMaze 300 to 800. Mazes run on after success unless
+`continuing_task=False`.
 """
 
 from __future__ import annotations
@@ -41,7 +45,8 @@ SUCCESS_KEYS = {
     "PointMaze": "success",
 }
 
-# Where the observation of the environments with the wrong reward sign holds palm - object; see the module docstring.
+# Where the observation of the environments with the wrong reward sign holds palm - object; see the module
+# docstring.
 PALM_TO_OBJECT: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "AdroitHandDoor-v1": lambda obs: obs[35:38],
     "AdroitHandHammer-v1": lambda obs: obs[33:36] - obs[36:39],
@@ -52,8 +57,8 @@ PALM_TO_OBJECT: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 def make(env_id: str, *, reward: str = "fixed", **kwargs: Any) -> gym.Env:
     """Make one environment whose infos carry `is_success`; `kwargs` go to its constructor.
 
-    `metadata["suite"]` says what was changed: `reward`, `has_success` (False: `is_success` is always False because
-    the task has no such notion), `repairs`. Raises a ValueError for an unknown id or reward.
+    `metadata["suite"]` says what was changed: `reward`, `has_success` (False: `is_success` is always False
+    because the task has no such notion), `repairs`. Raises a ValueError for an unknown id or reward.
     """
     if reward not in REWARDS:
         raise ValueError(f"reward={reward!r}: must be one of {list(REWARDS)}")
@@ -74,8 +79,8 @@ def make_vec(
 ) -> VectorEnv:
     """Make `num_envs` environments with SAME_STEP autoreset; further `kwargs` as for `make`.
 
-    The desk steps all simulations on `threads` threads (None: every core). The other suites step one after another,
-    or with `parallel` in one process each, which pays from about 4 environments on as many cores.
+    The desk steps all simulations on `threads` threads (None: every core). The other suites step one after
+    another, or with `parallel` in one process each, which pays from about 4 environments on as many cores.
     """
     if num_envs < 1:
         raise ValueError(f"num_envs={num_envs}: must be at least 1")
@@ -103,7 +108,11 @@ def make_vec(
 def _desk_spec(kwargs: dict[str, Any]) -> gym.envs.registration.EnvSpec:
     """The desk counts its time limit itself, so `max_episode_steps` is an argument and no wrapper."""
     return gym.envs.registration.EnvSpec(
-        DESK, entry_point="envs.desk.env:DeskEnv", kwargs=kwargs, disable_env_checker=True, order_enforce=False
+        DESK,
+        entry_point="envs.desk.env:DeskEnv",
+        kwargs=kwargs,
+        disable_env_checker=True,
+        order_enforce=False,
     )
 
 
@@ -120,13 +129,15 @@ def check_id(env_id: str) -> None:
 
 
 class SuiteEnv(gym.Wrapper):
-    """Reports `is_success` uniformly and repairs the sign in Adroit's rewards; observations and actions are unchanged."""
+    """Reports `is_success` uniformly and repairs the sign in Adroit's rewards; nothing else changes."""
 
     def __init__(self, env: gym.Env, *, reward: str, repairs: tuple[str, ...] = ()) -> None:
         super().__init__(env)
         assert env.spec is not None
         name = env.spec.id.rsplit("/", 1)[-1]
-        self._success_key = next((key for prefix, key in SUCCESS_KEYS.items() if name.startswith(prefix)), None)
+        self._success_key = next(
+            (key for prefix, key in SUCCESS_KEYS.items() if name.startswith(prefix)), None
+        )
         self._palm_to_object = PALM_TO_OBJECT.get(name) if reward == "fixed" else None
         if getattr(env.unwrapped, "sparse_reward", False):
             self._palm_to_object = None
@@ -143,14 +154,14 @@ class SuiteEnv(gym.Wrapper):
         }
 
     @property
-    def spec(self) -> gym.envs.registration.EnvSpec | None:
-        """What `gymnasium.make` can rebuild: the environment without this wrapper, which `metadata` describes."""
+    def spec(self) -> gym.envs.registration.EnvSpec | None:  # type: ignore[override]
+        """What `gymnasium.make` can rebuild: the environment without this wrapper (see `metadata`)."""
         return self.env.spec
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Reset; `info["is_success"]` is what upstream says of the start state, False where it says nothing."""
+        """Reset; `info["is_success"]` is upstream's word on the start state, False where it has none."""
         obs, info = self.env.reset(seed=seed, options=options)
         return obs, {**info, "is_success": self._is_success(info)}
 
@@ -172,11 +183,13 @@ class SuiteEnv(gym.Wrapper):
 
 
 def _repair_joint_types() -> tuple[str, ...]:
-    """Give `gymnasium_robotics.utils.mujoco_utils` integer joint types, if it needs them; return what was done.
+    """Give `gymnasium_robotics.utils.mujoco_utils` integer joint types, if it needs them; return what was
+    done.
 
-    It asserts `joint_type in (mjtJoint.mjJNT_HINGE, mjtJoint.mjJNT_SLIDE)` with a NumPy integer on the left. The
-    `in` compares from the right, and in MuJoCo 4 an enum equals a Python int but not a NumPy one. Only the name
-    `mujoco` inside that one module is replaced, by an object that forwards all else to the real package.
+    It asserts `joint_type in (mjtJoint.mjJNT_HINGE, mjtJoint.mjJNT_SLIDE)` with a NumPy integer on the left.
+    The `in` compares from the right, and in MuJoCo 4 an enum equals a Python int but not a NumPy one. Only
+    the name `mujoco` inside that one module is replaced, by an object that forwards all else to the real
+    package.
     """
     if np.int32(int(mujoco.mjtJoint.mjJNT_HINGE)) in (mujoco.mjtJoint.mjJNT_HINGE,):
         return ()

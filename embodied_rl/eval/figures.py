@@ -6,16 +6,16 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 _INK = "#010203"  # stands for the page's text colour, which is not known here
 _LINE = "#4c8dff"  # readable on white and on near-black
-_STYLE = {
+_STYLE: Any = {  # matplotlib types this as a dict of three hundred literal keys
     "svg.fonttype": "none",  # text stays text: small, sharp, in the page's font
     "svg.hashsalt": "report",  # the same figure gives the same bytes
     "font.size": 10,
@@ -43,7 +43,9 @@ class Inline:
 def curve(name: str, steps: Sequence[float], values: Sequence[float]) -> Inline:
     """Draw one metric over training steps; a few points are marked, many are one line."""
     figure, axes = _new()
-    axes.plot(steps, values, color=_LINE, linewidth=1.6, marker="o" if len(steps) <= 40 else "", markersize=3.5)
+    axes.plot(
+        steps, values, color=_LINE, linewidth=1.6, marker="o" if len(steps) <= 40 else "", markersize=3.5
+    )
     axes.set_xlabel("step")
     axes.set_title(name, fontsize=11, loc="left")
     axes.xaxis.set_major_formatter(mpl.ticker.EngFormatter(sep=""))
@@ -57,7 +59,9 @@ def histogram(name: str, values: Sequence[float]) -> Inline:
     axes.set_title(name, fontsize=11, loc="left")
     axes.set_ylabel("episodes")
     low, median, high = np.percentile(values, [0, 50, 100])
-    return Inline(svg=_to_svg(figure, name), caption=f"lowest {low:.4g}, median {median:.4g}, highest {high:.4g}")
+    return Inline(
+        svg=_to_svg(figure, name), caption=f"lowest {low:.4g}, median {median:.4g}, highest {high:.4g}"
+    )
 
 
 def _new() -> tuple[Figure, Axes]:
@@ -70,14 +74,16 @@ def _new() -> tuple[Figure, Axes]:
 def _to_svg(figure: Figure, name: str) -> str:
     buffer = io.StringIO()
     with mpl.rc_context(_STYLE):
-        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]  # no XML prologue, no DOCTYPE with an address
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg)  # inside HTML the parser knows the namespaces
-    svg = svg.replace(_INK, "currentColor").replace("fill: #ffffff", "fill: none")
+    svg = svg.replace(_INK, "currentColor")
     svg = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font: \1px system-ui, sans-serif", svg)
-    return re.sub(r"(id=\"|url\(#|href=\"#)", rf"\g<1>{_slug(name)}-", svg)  # ids are unique in the whole page
+    return re.sub(
+        r"(id=\"|url\(#|href=\"#)", rf"\g<1>{_slug(name)}-", svg
+    )  # ids are unique in the whole page
 
 
 def _slug(name: str) -> str:

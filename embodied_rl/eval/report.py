@@ -24,8 +24,8 @@ _MAX_POINTS = 1000  # per curve: more cannot be seen, and the page would grow wi
 def write_report(run_dir: Path) -> Path:
     """Write `report.html` from what a run directory holds, and say on the page which parts are missing.
 
-    Reads `config.yaml`, `metrics.jsonl`, `eval.json` and `videos/*.mp4`. Raises a ValueError if there is none of
-    them, or if one cannot be parsed (naming the file).
+    Reads `config.yaml`, `metrics.jsonl`, `eval.json` and `videos/*.mp4`. Raises a ValueError if there is none
+    of them, or if one cannot be parsed (naming the file).
     """
     if not run_dir.is_dir():
         raise ValueError(f"run_dir={str(run_dir)!r}: no such directory")
@@ -63,19 +63,22 @@ def write_report(run_dir: Path) -> Path:
 
 
 def _template() -> jinja2.Template:
-    source = resources.files("embodied_rl.eval").joinpath("templates/report.html.j2").read_text(encoding="utf-8")
-    return jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True).from_string(
-        source
+    source = (
+        resources.files("embodied_rl.eval").joinpath("templates/report.html.j2").read_text(encoding="utf-8")
     )
+    return jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+    ).from_string(source)
 
 
 def _json(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        return json.loads(path.read_text())
+        content: dict[str, Any] = json.loads(path.read_text())
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}: is not valid JSON ({error})") from error
+    return content
 
 
 def _config(path: Path) -> dict[str, Any]:
@@ -88,7 +91,7 @@ def _config(path: Path) -> dict[str, Any]:
 
 
 def _metrics(path: Path) -> dict[str, list[tuple[float, float]]]:
-    """Read the rows into one series of (step, value) per metric; a last line cut short by a stop is left out."""
+    """Read (step, value) pairs per metric; a last line cut short by a stop is left out."""
     series: dict[str, list[tuple[float, float]]] = {}
     lines = path.read_text().splitlines() if path.exists() else []
     for number, line in enumerate(lines, 1):
@@ -106,7 +109,9 @@ def _metrics(path: Path) -> dict[str, list[tuple[float, float]]]:
 
 def _videos(run_dir: Path, evaluation: Mapping[str, Any]) -> list[dict[str, str]]:
     rows = {row["video"]: row for row in evaluation.get("episodes", []) if row["video"]}
-    paths = sorted((run_dir / "videos").rglob("*.mp4"), key=lambda path: (path.parent, len(path.name), path.name))
+    paths = sorted(
+        (run_dir / "videos").rglob("*.mp4"), key=lambda path: (path.parent, len(path.name), path.name)
+    )
     videos = []
     for path in paths[:_MAX_VIDEOS]:
         row = rows.get(path.relative_to(run_dir).as_posix())
@@ -149,12 +154,18 @@ def _tiles(evaluation: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[di
     tiles = []
     if evaluation:
         overall = evaluation["overall"]
-        named = [("Success", "pc_success", " %"), ("Return", "avg_sum_reward", ""), ("Score", "normalized_score", "")]
+        named = [
+            ("Success", "pc_success", " %"),
+            ("Return", "avg_sum_reward", ""),
+            ("Score", "normalized_score", ""),
+        ]
         for name, key, unit in named:
             if overall[key] is not None:
                 bounds = _interval(overall.get(f"{key}_ci95"))
                 value = f"{overall[key]:.1f}{unit}"
-                tiles.append({"name": name, "value": value, "note": f"95 % interval {bounds}" if bounds else ""})
+                tiles.append(
+                    {"name": name, "value": value, "note": f"95 % interval {bounds}" if bounds else ""}
+                )
         latency = overall["policy_latency_ms"]
         note = f"95 % of calls under {latency['p95']:.2f} ms, batch {latency['batch']}"
         tiles.append({"name": "Policy latency", "value": f"{latency['median']:.2f} ms", "note": note})

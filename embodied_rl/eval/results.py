@@ -1,11 +1,10 @@
-"""`eval.json`: what an evaluation found, under the key names of LeRobot's `eval_info.json`, with intervals."""
+"""`eval.json`: what an evaluation found, with intervals, under LeRobot's key names (`eval_info.json`)."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,12 +19,15 @@ from rl_core import provenance
 FILE = "eval.json"
 
 
-def summarize(evaluation: Evaluation, reference: Reference | None, *, run_dir: Path) -> dict[str, Any]:
+def summarize(
+    evaluation: Evaluation, reference: Reference | None, *, run_dir: Path, argv: Sequence[str]
+) -> dict[str, Any]:
     """Return the content of `eval.json`.
 
-    `overall`, `per_group` and `per_task` carry LeRobot's keys (`pc_success` is in percent; without a notion of
-    success it is null) and ours beside them; `episodes` has one row per seed. Without `reference` the normalised
-    score is null and `score_reference` says so. Paths are relative to `run_dir`.
+    `overall`, `per_group` and `per_task` carry LeRobot's keys (`pc_success` is in percent; without a notion
+    of success it is null) and ours beside them; `episodes` has one row per seed. Without `reference` the
+    normalised score is null and `score_reference` says so. Paths are
+    relative to `run_dir`, `argv` is the command line.
     """
     tasks = sorted({episode.task for episode in evaluation.episodes})
     per_task = []
@@ -57,7 +59,7 @@ def summarize(evaluation: Evaluation, reference: Reference | None, *, run_dir: P
         if reference
         else f"no reference returns are known for {evaluation.env_id}: no normalised score",
         "settings": evaluation.settings,
-        "provenance": provenance.collect(sys.argv),
+        "provenance": provenance.collect(argv),
     }
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import VectorEnv
 
+from embodied_rl.eval.play import Step, env_id, play
 from embodied_rl.eval.video import Mp4Writer, VideoConfig
 from embodied_rl.models.policy import Policy
 from envs.desk.cameras import FAST, FINE
@@ -75,33 +76,29 @@ def evaluate(
 ) -> Evaluation:
     """Run `episodes` episodes, as many at a time as `env` has simulations.
 
-    Episode `i` starts from seed `seed + i` however many simulations there are, so that a deterministic policy gets
-    the same episodes, up to the rounding of its matrix products. Each wave starts together and ends with its longest
-    episode. Raises a ValueError for environments that do not reset in the step that ends an episode.
+    Episode `i` starts from seed `seed + i` however many simulations there are, so that a deterministic policy
+    gets the same episodes, up to the rounding of its matrix products. Each wave starts together and ends with
+    its longest episode. See `play` for what is required of `env`.
     """
     if episodes < 1:
         raise ValueError(f"eval.episodes={episodes}: must be at least 1")
-    if env.metadata.get("autoreset_mode") != AutoresetMode.SAME_STEP:
-        raise ValueError("env: evaluation needs AutoresetMode.SAME_STEP; make it with envs.suites.make_vec")
     start = time.perf_counter()
     latency: list[float] = []
     done: list[Episode] = []
     progress = bar()
-    task = progress.add_task("evaluating", total=episodes, note="")
+    bar_task = progress.add_task("evaluating", total=episodes, note="")
     try:
         for first in range(0, episodes, env.num_envs):
-            wave = _Wave(env, range(first, min(first + env.num_envs, episodes)), seed, video)
-            policy.reset(env.num_envs)
-            while wave.running.any():
-                before = time.perf_counter()
-                action = policy.act(as_fields(wave.obs), deterministic)
-                now = time.perf_counter()
-                latency.append(1000.0 * (now - before))
-                wave.step(action)
-                if now - start > _PROGRESS_AFTER:
+            indices = range(first, min(first + env.num_envs, episodes))
+            tally = _Tally(env, indices, seed, video)
+            wave = play(policy, env, indices, seed=seed, deterministic=deterministic, watch=tally.film)
+            for step in wave:
+                latency.append(step.latency_ms)
+                tally.add(step)
+                if time.perf_counter() - start > _PROGRESS_AFTER:
                     progress.start()
-                    progress.update(task, completed=len(done) + wave.finished)
-            done += wave.episodes()
+                    progress.update(bar_task, completed=len(done) + tally.finished)
+            done += tally.episodes()
     finally:
         progress.stop()
     return Evaluation(
@@ -122,75 +119,55 @@ def evaluate(
     )
 
 
-def as_fields(obs: Any) -> Mapping[str, np.ndarray]:
-    """Name a batched observation's fields as policies read them: a Box `[N, D]` is the field `observation`."""
-    return obs if isinstance(obs, Mapping) else {"observation": obs}
-
-
-def env_id(env: VectorEnv) -> str:
-    """Return the id an environment was made with."""
-    if env.spec is None:
-        raise ValueError("env: has no spec and so no id; make it with envs.suites.make_vec")
-    return env.spec.id
-
-
-def step_infos(infos: Mapping[str, Any], key: str, done: np.ndarray) -> np.ndarray:
-    """Return `infos[key] [N]` of the step just taken; after SAME_STEP autoreset the ended ones are in final_info."""
-    if not done.any():
-        return np.asarray(infos[key])
-    final = np.asarray(infos["final_info"][key])
-    return np.where(done, final, np.asarray(infos[key]))
-
-
-class _Wave:
-    """Episodes that run side by side, each counted until its first end; the resets that follow are ignored."""
+class _Tally:
+    """Sums up the episodes of one wave."""
 
     def __init__(self, env: VectorEnv, indices: Sequence[int], seed: int, video: VideoConfig | None) -> None:
         num = env.num_envs
-        self._env = env
+        self._env_id = env_id(env)
         self._indices = indices
-        self._seeds = [seed + indices[0] + i for i in range(num)]  # simulations beyond the last index idle
-        self.obs, infos = env.reset(seed=self._seeds)
-        self.running = np.arange(num) < len(indices)
-        names = infos.get("task", np.full(num, env_id(env)))
-        self._tasks = [str(name) for name in names]
+        self._seed = seed
+        self._tasks: Sequence[str] = []
         self._sum = np.zeros(num)
         self._max = np.full(num, -np.inf)
         self._length = np.zeros(num, np.int64)
         self._success = np.zeros(num, bool)
         self._success_at_end = np.zeros(num, bool)
         self._terminated = np.zeros(num, bool)
+        self.finished = 0
+        filmed = [index for index in indices if video is not None and index < video.episodes]
         self._films = {
-            slot: _Film(env, slot, video, self._seeds[slot])
-            for slot, index in enumerate(indices)
-            if video is not None and index < video.episodes
+            slot: _Film(env, slot, video, seed + index)
+            for slot, index in enumerate(filmed)
+            if video is not None
         }
 
-    @property
-    def finished(self) -> int:
-        return len(self._indices) - int(self.running.sum())
-
-    def step(self, action: np.ndarray) -> None:
-        self.obs, reward, terminated, truncated, infos = self._env.step(action)
-        done = terminated | truncated
-        success = step_infos(infos, "is_success", done)
-        run = self.running
-        self._sum[run] += reward[run]
-        self._max[run] = np.maximum(self._max[run], reward[run])
+    def add(self, step: Step) -> None:
+        run = step.running
+        if not self._tasks:
+            names = step.start_infos.get("task", [self._env_id] * len(run))
+            self._tasks = [str(name) for name in names]
+        self._sum[run] += step.reward[run]
+        self._max[run] = np.maximum(self._max[run], step.reward[run])
         self._length[run] += 1
-        self._success |= run & success
-        self._success_at_end[run] = success[run]
-        self._terminated[run] = terminated[run]
-        self.running = run & ~done
+        self._success |= run & step.success
+        self._success_at_end[run] = step.success[run]
+        self._terminated[run] = step.terminated[run]
+        self.finished += int(step.ended.sum())
         for slot, film in self._films.items():
-            if run[slot]:
-                film.frame(ended=bool(done[slot]))
+            if step.ended[slot]:
+                film.close()
+
+    def film(self, running: np.ndarray) -> None:
+        for slot, film in self._films.items():
+            if running[slot]:
+                film.frame()
 
     def episodes(self) -> list[Episode]:
         return [
             Episode(
                 index=index,
-                seed=self._seeds[slot],
+                seed=self._seed + index,
                 task=self._tasks[slot],
                 sum_reward=float(self._sum[slot]),
                 max_reward=float(self._max[slot]),
@@ -205,7 +182,7 @@ class _Wave:
 
 
 class _Film:
-    """The video of one simulation's first episode; its last state is already reset away and so not shown."""
+    """The video of one simulation's first episode; the state it ends in is reset away and so not shown."""
 
     def __init__(self, env: VectorEnv, slot: int, config: VideoConfig, seed: int) -> None:
         control_fps = float(env.metadata.get("render_fps", config.max_fps))
@@ -214,12 +191,9 @@ class _Film:
         self._steps = 0
         self.path = config.directory / f"episode_seed_{seed}.mp4"
         self._writer = Mp4Writer(self.path, fps=control_fps / self._every)
-        self.frame(ended=False)
+        self.close = self._writer.close
 
-    def frame(self, *, ended: bool) -> None:
-        if ended:
-            self._writer.close()
-            return
+    def frame(self) -> None:
         if self._steps % self._every == 0:
             config = self._config
             self._writer.add(

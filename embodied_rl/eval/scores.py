@@ -1,8 +1,8 @@
 """Normalised scores, `100 * (return - minimum) / (maximum - minimum)`: random policy 0, expert 100.
 
-The constants are those of D4RL (`d4rl/infos.py`). They were measured on its environments, not on the Gymnasium ones
-that we run, and Minari's datasets are new recordings: a score is comparable to a D4RL table only as far as its label,
-which names both, allows.
+The constants are those of D4RL (`d4rl/infos.py`). They were measured on its environments, not on the
+Gymnasium ones that we run, and Minari's datasets are new recordings: a score is comparable to a D4RL table
+only as far as its label, which names both, allows.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from scipy import stats
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Interval:
-    """A point estimate with its confidence interval; the bounds are None where one value says nothing of spread."""
+    """An estimate with its confidence interval; the bounds are None where one value shows no spread."""
 
     value: float
     low: float | None
@@ -29,9 +29,11 @@ class SeedSummary:
 
 
 def wilson(successes: int, trials: int, confidence: float = 0.95) -> Interval:
-    """Wilson score interval of a success rate; at 0 of n the lower bound is 0, at n of n the upper one is 1."""
+    """Wilson score interval of a success rate: 0 of n gives a lower bound of 0, n of n an upper one of 1."""
     if not 0 <= successes <= trials or trials == 0:
-        raise ValueError(f"successes={successes}: must be between 0 and trials={trials}, and trials at least 1")
+        raise ValueError(
+            f"successes={successes}: must be between 0 and trials={trials}, and trials at least 1"
+        )
     bounds = stats.binomtest(successes, trials).proportion_ci(confidence, method="wilson")
     return Interval(value=successes / trials, low=float(bounds.low), high=float(bounds.high))
 
@@ -68,9 +70,7 @@ def across_seeds(values: Sequence[float] | np.ndarray, confidence: float = 0.95)
     array = _finite(values)
     mean = float(array.mean())
     if len(array) == 1:
-        return SeedSummary(
-            mean=Interval(value=mean, low=None, high=None), std=None, iqm=mean, num_seeds=1
-        )
+        return SeedSummary(mean=Interval(value=mean, low=None, high=None), std=None, iqm=mean, num_seeds=1)
     std = float(array.std(ddof=1))
     half = float(stats.t.ppf(0.5 + confidence / 2, len(array) - 1)) * std / len(array) ** 0.5
     return SeedSummary(

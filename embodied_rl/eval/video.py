@@ -32,7 +32,7 @@ class VideoConfig:
 
 
 class Mp4Writer:
-    """Encodes `[H, W, 3]` uint8 frames to H.264 in yuv420p with the index in front, so that playing starts at once."""
+    """Encodes `[H, W, 3]` uint8 frames to H.264 in yuv420p; the index comes first: it plays at once."""
 
     def __init__(self, path: Path, *, fps: float) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)

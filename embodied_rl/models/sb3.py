@@ -47,8 +47,8 @@ class SB3Policy(Policy):
     ) -> SB3Policy:
         """Load a model saved by `model.save(path)`, and the statistics of `VecNormalize.save` if it has any.
 
-        Both files contain pickles, so `trust=True` is needed. `algorithm` (a2c, ppo, sac, td3, ddpg) is read from
-        the file where it is not given. Raises a ValueError for anything that is not such a file.
+        Both files contain pickles, so `trust=True` is needed. `algorithm` (a2c, ppo, sac, td3, ddpg) is read
+        from the file where it is not given. Raises a ValueError for anything that is not such a file.
         """
         path = _existing(path if path.suffix == ".zip" else path.with_name(path.name + ".zip"))
         _require_trust(path, trust)
@@ -69,7 +69,7 @@ class SB3Policy(Policy):
         action, _ = self.model.predict(fields, deterministic=deterministic)
         return action
 
-    def check(self, observation_space: gym.Space, action_space: gym.Space) -> None:
+    def check(self, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
         """Raise a ValueError unless the model was trained for these single-environment spaces."""
         pairs = [
             ("observation", self.model.observation_space, observation_space),
@@ -94,15 +94,16 @@ def load_replay_buffer(path: Path, *, trust: bool = False) -> ReplayBuffer:
 def replay_episodes(buffer: ReplayBuffer, *, time_limit: int | None = None) -> Iterator[dict[str, Any]]:
     """Cut a replay buffer into episodes, oldest first, environment by environment.
 
-    Yields Minari's names: `observations` (each field `[T+1, ...]`), `actions [T, A]` in environment units (off-policy
-    algorithms store them scaled to [-1, 1]), `rewards`, `terminations`, `truncations [T]`. What is left of an episode
-    whose beginning was overwritten is dropped. The one still running at the end is kept and marked truncated.
+    Yields Minari's names: `observations` (each field `[T+1, ...]`), `actions [T, A]` in environment units
+    (off-policy algorithms store them scaled to [-1, 1]), `rewards`, `terminations`, `truncations [T]`. What
+    is left of an episode whose beginning was overwritten is dropped. The one still running at the end is kept
+    and marked truncated.
 
-    A buffer without timeout information (`handle_timeout_termination=False`, which `optimize_memory_usage` forces)
-    needs `time_limit`: an episode of that length was truncated, any other one terminated. With
+    A buffer without timeout information (`handle_timeout_termination=False`, which `optimize_memory_usage`
+    forces) needs `time_limit`: an episode of that length was truncated, any other one terminated. With
     `optimize_memory_usage` the last observation of an episode is overwritten by the next episode's first: a
-    truncated episode then loses its last step, and a terminated one repeats its last observation, which no target
-    reads.
+    truncated episode then loses its last step, and a terminated one repeats its last observation, which no
+    target reads.
     """
     if not isinstance(buffer.action_space, gym.spaces.Box):
         raise ValueError(
@@ -177,17 +178,17 @@ def _existing(path: Path) -> Path:
 def _require_trust(path: Path, trust: bool) -> None:
     if not trust:
         raise ValueError(
-            f"{path}: Stable-Baselines3 files contain Python pickles, and loading one can run any code that its "
-            "author put in; set trust=true if you made the file yourself or trust whoever did"
+            f"{path}: Stable-Baselines3 files contain Python pickles, and loading one can run any code "
+            "that its author put in; set trust=true if you made the file yourself or trust whoever did"
         )
 
 
 def _algorithm_of(path: Path) -> str:
-    """Read the algorithm's name from the file's JSON, without unpickling: policies stand in `...sac.policies`."""
+    """Read the algorithm's name from the file's JSON without unpickling: policies are in `...sac.policies`"""
     try:
         with zipfile.ZipFile(path) as archive:
             data = json.loads(archive.read("data"))
-            module = data["policy_class"]["__module__"]
+            module: str = data["policy_class"]["__module__"]
     except (zipfile.BadZipFile, KeyError, ValueError) as error:
         raise ValueError(f"{path}: is not a Stable-Baselines3 model ({error})") from error
     parts = module.split(".")
@@ -209,7 +210,7 @@ def _load_statistics(path: Path) -> VecNormalize:
     return statistics
 
 
-def _shapes(space: gym.Space) -> Any:
+def _shapes(space: gym.Space[Any]) -> Any:
     if isinstance(space, gym.spaces.Dict):
         return {key: value.shape for key, value in space.spaces.items()}
     return space.shape

@@ -70,5 +70,7 @@ def test_contract(vec):
             np.testing.assert_array_equal(ours, theirs)
     assert ends >= 1
     starts = [dict(leaves(steps[0][0])) for steps in (first, other)]
-    assert any(not np.array_equal(starts[0][key], starts[1][key]) for key in starts[0]), "start state is constant"
+    assert any(not np.array_equal(starts[0][key], starts[1][key]) for key in starts[0]), (
+        "start state is constant"
+    )
     assert vec.observation_space.contains(first[0][0])

@@ -39,13 +39,15 @@ def test_drawing_does_not_disturb_the_simulation():
 
 
 def test_a_place_looks_at_its_target(monkeypatch):
-    """From straight above at (10, 0), the ant at the origin is left of the middle by less than half the picture."""
+    """Looking down beside the ant, it appears on the other side of the middle."""
     env = make("Ant-v5")
     env.reset(seed=0)
     for lookat, column in [((0.0, 0.0, 0.5), 0.5), ((2.0, 0.0, 0.5), 0.25)]:
         view = View(lookat=lookat, distance=9.0, azimuth=90.0, elevation=-80.0)
         monkeypatch.setitem(VIEWS, "Ant", view)
         frame = render_frame(env, width=64, height=64).astype(int)
-        brown = (frame[..., 0] > 60) & (frame[..., 0] > frame[..., 1] + 20) & (frame[..., 0] > frame[..., 2] + 40)
+        brown = (
+            (frame[..., 0] > 60) & (frame[..., 0] > frame[..., 1] + 20) & (frame[..., 0] > frame[..., 2] + 40)
+        )
         assert brown.any()
         assert np.flatnonzero(brown.any(axis=0)).mean() / 64 == pytest.approx(column, abs=0.12)

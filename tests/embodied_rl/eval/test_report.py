@@ -18,10 +18,18 @@ COMMAND = "python scripts/train_offline.py algo=iql data.id='desk/lift block'"
 def run_dir(tmp_path):
     path = tmp_path / "desk-iql"
     (path / "videos").mkdir(parents=True)
-    origin = {"command": COMMAND, "started": "2026-01-02", "revision": "abc123", "packages": {"torch": "2.13.0"}}
+    origin = {
+        "command": COMMAND,
+        "started": "2026-01-02",
+        "revision": "abc123",
+        "packages": {"torch": "2.13.0"},
+    }
     config = {"provenance": origin, "run": {"seed": 17}, "algo": {"lr": 0.0003}}
     (path / "config.yaml").write_text(yaml.safe_dump(config))
-    rows = [{"step": s, "time": s / 10, "train/q_loss": 1 / s, "eval/success": s / 2000} for s in range(100, 2001, 100)]
+    rows = [
+        {"step": s, "time": s / 10, "train/q_loss": 1 / s, "eval/success": s / 2000}
+        for s in range(100, 2001, 100)
+    ]
     (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     video = path / "videos" / "episode_seed_1000.mp4"
     write_mp4(video, np.full((5, 32, 32, 3), 90, np.uint8), fps=10)
@@ -44,11 +52,17 @@ def run_dir(tmp_path):
         env_id="AdroitHandDoor-v1",
         episodes=episodes,
         has_success=True,
-        settings={"episodes": 20, "seed": 1000, "num_envs": 4, "env_id": "AdroitHandDoor-v1", "repairs": ["sign"]},
+        settings={
+            "episodes": 20,
+            "seed": 1000,
+            "num_envs": 4,
+            "env_id": "AdroitHandDoor-v1",
+            "repairs": ["sign"],
+        },
         latency_ms=np.array([0.5, 0.6]),
         wall_s=3.0,
     )
-    content = results.summarize(evaluation, scores.reference("AdroitHandDoor-v1"), run_dir=path)
+    content = results.summarize(evaluation, scores.reference("AdroitHandDoor-v1"), run_dir=path, argv=[])
     results.write(path, content)
     return path
 
@@ -58,9 +72,23 @@ def test_page_holds_everything(run_dir):
     assert "95.0 %" in page
     assert "[76.4, 99.1]" in page, "Wilson interval of 19 of 20"
     assert page.count("<svg") == 3, "two curves and the histogram"
-    for text in ("eval/success", "train/q_loss", "lift_block", "place_block", "overall", "D4RL constants of door-v0"):
+    for text in (
+        "eval/success",
+        "train/q_loss",
+        "lift_block",
+        "place_block",
+        "overall",
+        "D4RL constants of door-v0",
+    ):
         assert text in page
-    for text in ("algo=iql", "&#39;desk/lift block&#39;", "abc123", "torch 2.13.0", "1000 to 1019", "lr: 0.0003"):
+    for text in (
+        "algo=iql",
+        "&#39;desk/lift block&#39;",
+        "abc123",
+        "torch 2.13.0",
+        "1000 to 1019",
+        "lr: 0.0003",
+    ):
         assert text in page
     encoded = re.search(r"data:video/mp4;base64,([^\"]+)", page).group(1)
     assert base64.b64decode(encoded) == (run_dir / "videos" / "episode_seed_1000.mp4").read_bytes()

@@ -36,9 +36,19 @@ def evaluation(returns=(1.0, 2.0, 3.0, 4.0), has_success=True, env_id="Hopper-v5
 
 def test_lerobot_keys_and_ours(tmp_path):
     video = tmp_path / "videos" / "a.mp4"
-    content = results.summarize(evaluation(video=video), scores.reference("Hopper-v5"), run_dir=tmp_path)
+    content = results.summarize(
+        evaluation(video=video), scores.reference("Hopper-v5"), run_dir=tmp_path, argv=[]
+    )
     overall = content["overall"]
-    lerobot = {"avg_sum_reward", "avg_max_reward", "pc_success", "n_episodes", "video_paths", "eval_s", "eval_ep_s"}
+    lerobot = {
+        "avg_sum_reward",
+        "avg_max_reward",
+        "pc_success",
+        "n_episodes",
+        "video_paths",
+        "eval_s",
+        "eval_ep_s",
+    }
     assert lerobot <= set(overall)
     assert overall["avg_sum_reward"] == 2.5
     assert overall["pc_success"] == 75.0
@@ -62,7 +72,7 @@ def test_lerobot_keys_and_ours(tmp_path):
 
 def test_what_is_not_known_is_null_and_said():
     content = results.summarize(
-        evaluation(has_success=False, env_id="embodied/Desk-v0"), None, run_dir=results.Path("runs")
+        evaluation(has_success=False, env_id="embodied/Desk-v0"), None, run_dir=results.Path("runs"), argv=[]
     )
     assert content["overall"]["pc_success"] is None
     assert content["overall"]["normalized_score"] is None
@@ -70,17 +80,19 @@ def test_what_is_not_known_is_null_and_said():
 
 
 def test_written_file_is_plain_json(tmp_path):
-    path = results.write(tmp_path / "new", results.summarize(evaluation(), None, run_dir=tmp_path))
+    path = results.write(tmp_path / "new", results.summarize(evaluation(), None, run_dir=tmp_path, argv=[]))
     assert json.loads(path.read_text())["overall"]["n_episodes"] == 4
     assert [file.name for file in path.parent.iterdir()] == ["eval.json"]
 
 
 def test_one_episode_has_no_return_interval(tmp_path):
-    content = results.summarize(evaluation(returns=(3.0,)), scores.reference("Hopper-v5"), run_dir=tmp_path)
+    content = results.summarize(
+        evaluation(returns=(3.0,)), scores.reference("Hopper-v5"), run_dir=tmp_path, argv=[]
+    )
     assert content["overall"]["avg_sum_reward_ci95"] == [None, None]
     assert content["overall"]["normalized_score_ci95"] == [None, None]
 
 
 def test_non_finite_return_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="is not finite"):
-        results.summarize(evaluation(returns=(1.0, float("nan"))), None, run_dir=tmp_path)
+        results.summarize(evaluation(returns=(1.0, float("nan"))), None, run_dir=tmp_path, argv=[])

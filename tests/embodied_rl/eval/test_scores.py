@@ -25,7 +25,9 @@ def test_door_demonstrations_score_29():
     assert reference("AdroitHandDoor-v1").score(794.1) == pytest.approx(29.0, abs=0.05)
 
 
-@pytest.mark.parametrize("env_id", ["embodied/Desk-v0", "AdroitHandDoorSparse-v1", "Humanoid-v5", "AntMazeLike-v0"])
+@pytest.mark.parametrize(
+    "env_id", ["embodied/Desk-v0", "AdroitHandDoorSparse-v1", "Humanoid-v5", "AntMazeLike-v0"]
+)
 def test_unknown_is_none(env_id):
     assert reference(env_id) is None
 

@@ -1,7 +1,14 @@
 import numpy as np
 import pytest
 
-from embodied_rl.eval.statistics import Interval, across_seeds, bootstrap_mean, interquartile_mean, overlap, wilson
+from embodied_rl.eval.statistics import (
+    Interval,
+    across_seeds,
+    bootstrap_mean,
+    interquartile_mean,
+    overlap,
+    wilson,
+)
 
 
 @pytest.mark.parametrize(
@@ -39,7 +46,9 @@ def test_bootstrap_is_repeatable_and_near_the_normal_interval():
     interval = bootstrap_mean(values)
     assert interval == bootstrap_mean(values)
     half = 1.96 * values.std(ddof=1) / np.sqrt(len(values))
-    assert (interval.low, interval.high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.05)
+    assert (interval.low, interval.high) == pytest.approx(
+        (values.mean() - half, values.mean() + half), abs=0.05
+    )
 
 
 def test_bootstrap_of_one_value_and_of_equal_values():
