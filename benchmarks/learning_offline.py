@@ -50,7 +50,7 @@ class Cell:
 
 
 def prepare(data: str, algo: str, directory: Path, scale_reward: bool) -> tuple[Path, Normalizer]:
-    """Write the arrays both libraries read: observations standardised for TD3+BC, returns spanning 1000 for IQL.
+    """Write the arrays both libraries read: standardised observations for TD3+BC, returns over 1000 for IQL.
 
     Both are what the papers do on locomotion; doing it to the arrays leaves no library a choice.
     """

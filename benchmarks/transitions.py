@@ -12,7 +12,7 @@ from embodied_rl.data.types import Batch, Spec
 
 
 def export_minari(dataset_id: str, file: Path) -> Path:
-    """Write a Minari dataset as `observations [sum(T+1), D]`, per-step arrays `[sum(T), ...]`, `lengths [E]`."""
+    """Write a Minari dataset as `observations [sum(T+1), D]`, `lengths [E]`, other arrays `[sum(T), ...]`."""
     import minari
 
     episodes = list(minari.load_dataset(dataset_id).iterate_episodes())

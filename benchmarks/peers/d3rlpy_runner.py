@@ -30,7 +30,7 @@ def build(algo: str, batch_size: int):
 
 
 def load(path: str) -> d3rlpy.dataset.MDPDataset:
-    """Episodes as d3rlpy expects them: T rows each, and one more that keeps the true successor of a truncation.
+    """Episodes as d3rlpy expects them: T rows each, and one more to keep the successor of a truncation.
 
     d3rlpy bootstraps the last row of an episode only as a successor, so the final observation of a truncated
     episode is appended with an unused action and reward; a terminated episode needs none.
