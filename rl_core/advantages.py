@@ -1,5 +1,4 @@
-"""Advantages and returns, each one call of `scan`, and group-relative baselines for several answers per
-prompt.
+"""Advantages and returns, each one call of `scan`, and group-relative baselines of answers to one prompt.
 
 Per-step scalars are `[..., T]`, time last: `[N, T]` environments x time, `[B, L]` responses x tokens.
 `next_values[t]` is the value of the true successor of step t, the final observation at a truncation.
@@ -28,13 +27,12 @@ def gae(
     lam: float,
     mask: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Generalised advantage estimation (Schulman et al. 2016, arXiv:1506.02438, eq. 16): (advantages,
-    returns).
+    """Generalised advantage estimation: (advantages, returns), all `[..., T]`.
 
-    All `[..., T]`. `returns = advantages + values`. `lam=1` is Monte Carlo minus the value, `lam=0` the
-    one-step temporal difference. A step outside `mask` is skipped: it gets 0 in both results, whatever it
-    holds (NaN included), and the trace passes it undiminished, so that tokens of a tool or padding between
-    actions cost nothing.
+    Schulman et al. 2016, arXiv:1506.02438, eq. 16. `returns = advantages + values`. `lam=1` is Monte Carlo
+    minus the value, `lam=0` the one-step temporal difference. A step outside `mask` is skipped: it gets 0
+    in both results, whatever it holds (NaN included), and the trace passes it undiminished, so that tokens
+    of a tool or padding between actions cost nothing.
     """
     delta = rewards + gamma * next_values * ~terminated - values
     decay = (gamma * lam) * (~ended).to(delta.dtype)
@@ -80,12 +78,12 @@ def v_trace(
     rho: Tensor,
     c: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """V-trace (Espeholt et al. 2018, arXiv:1802.01561, eq. 1 and section 4.2): (advantages, value targets),
-    `[..., T]`.
+    """V-trace: (advantages, value targets), all `[..., T]`.
 
-    `rho` and `c [..., T]` are the truncated importance weights, `ratio.clamp(max=rho_bar)` and
-    `lam * ratio.clamp(max=c_bar)`. On-policy (`rho = c = 1`) the targets are the `lam=1` returns. The
-    advantages are `rho_t * (r_t + gamma * target_{t+1} - V_t)`.
+    Espeholt et al. 2018, arXiv:1802.01561, eq. 1 and section 4.2. `rho` and `c [..., T]` are the truncated
+    importance weights, `ratio.clamp(max=rho_bar)` and `lam * ratio.clamp(max=c_bar)`. On-policy (`rho = c =
+    1`) the targets are the `lam=1` returns. The advantages are `rho_t * (r_t + gamma * target_{t+1} -
+    V_t)`.
     """
     goes_on = (~ended).to(values.dtype)
     discount = gamma * (~terminated).to(values.dtype)
@@ -97,12 +95,11 @@ def v_trace(
 
 
 def group_center(rewards: Tensor) -> Tensor:
-    """Reward minus the mean of its group, `[P, G] -> [P, G]` for P prompts with G answers (Dr. GRPO,
-    arXiv:2503.20783).
+    """Reward minus the mean of its group, `[P, G]` for P prompts with G answers (Dr. GRPO, arXiv:2503.20783).
 
     In all four group functions a NaN reward means "not judged": it gets advantage 0 and leaves the baseline.
     """
-    return (rewards - rewards.nanmean(-1, keepdim=True)).nan_to_num(nan=0.0)
+    return torch.where(rewards.isnan(), 0.0, rewards - rewards.nanmean(-1, keepdim=True))
 
 
 def group_zscore(rewards: Tensor, *, eps: float = GROUP_EPS) -> Tensor:
@@ -111,13 +108,13 @@ def group_zscore(rewards: Tensor, *, eps: float = GROUP_EPS) -> Tensor:
     A group of equal rewards, or with a single one, gets 0.
     """
     centered = group_center(rewards)
-    return centered / (_nan_std(rewards, centered, dim=-1) + eps)
+    return centered / (_nan_std(rewards, centered) + eps)
 
 
 def group_center_batch_scale(rewards: Tensor, *, eps: float = GROUP_EPS) -> Tensor:
     """Centred reward over the standard deviation of all rewards, `[P, G]` (LitePPO, arXiv:2508.08221)."""
-    overall = (rewards - rewards.nanmean()).nan_to_num(nan=0.0)
-    return group_center(rewards) / (_nan_std(rewards.flatten(), overall.flatten(), dim=-1) + eps)
+    everything = rewards.flatten()
+    return group_center(rewards) / (_nan_std(everything, group_center(everything)) + eps)
 
 
 def leave_one_out(rewards: Tensor) -> Tensor:
@@ -129,6 +126,6 @@ def leave_one_out(rewards: Tensor) -> Tensor:
     return group_center(rewards) * count / (count - 1).clamp_min(1)
 
 
-def _nan_std(rewards: Tensor, centered: Tensor, dim: int) -> Tensor:
-    count = (~rewards.isnan()).sum(dim, keepdim=True)
-    return (centered.square().sum(dim, keepdim=True) / (count - 1).clamp_min(1)).sqrt()
+def _nan_std(rewards: Tensor, centered: Tensor) -> Tensor:
+    count = (~rewards.isnan()).sum(-1, keepdim=True)
+    return (centered.square().sum(-1, keepdim=True) / (count - 1).clamp_min(1)).sqrt()

@@ -1,6 +1,4 @@
-"""The record of a human or machine judgement, the same for robot clips and texts, and its append-only
-store.
-"""
+"""The record of a human or machine judgement, the same for robot clips and texts, and its store."""
 
 from __future__ import annotations
 
@@ -71,9 +69,7 @@ class Comparison:
 
 
 class ComparisonStore:
-    """Comparisons in a JSONL file, one per line, only ever appended to; several processes may append at
-    once.
-    """
+    """Comparisons in a JSONL file, one per line, only ever appended to, by several processes if need be."""
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)

@@ -1,9 +1,7 @@
-"""Action distributions: diagonal Gaussian, tanh-squashed Gaussian, masked categorical, and uniform action
-bins.
+"""Action distributions: diagonal Gaussian, tanh-squashed Gaussian, masked categorical, uniform bins.
 
-No class draws random numbers: samples are a function of a noise tensor that the caller drew, so that one
-seeded generator owns all randomness and `torch.compile`, CUDA graphs and parity tests see identical
-numbers.
+No class draws random numbers: a sample is a function of noise that the caller drew, so that one seeded
+generator owns all randomness and `torch.compile`, CUDA graphs and parity tests see identical numbers.
 """
 
 from __future__ import annotations
@@ -15,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 LOG_SQRT_2PI = 0.5 * math.log(2.0 * math.pi)
-# Recorded actions lie on the border of [-1, 1] exactly, where atanh is infinite; they are moved inwards by
-# this much.
+# Recorded actions may lie on the border of [-1, 1], where atanh is infinite; they are moved inwards this
+# much.
 ATANH_MARGIN = 1e-6
 
 
@@ -78,8 +76,7 @@ class TanhGaussian:
 
 
 class MaskedCategorical:
-    """Categorical distribution over the last axis of `logits [..., K]`; where `mask` is False the
-    probability is 0.
+    """Categorical distribution over `logits [..., K]`; where `mask [..., K]` is False the probability is 0.
 
     At least one entry of each row must be allowed.
     """
@@ -135,7 +132,5 @@ def to_bins(action: Tensor, num_bins: int) -> Tensor:
 
 
 def from_bins(index: Tensor, num_bins: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Centre of each bin, `[..., A]` int64 to values in [-1, 1]; off by at most `1 / num_bins` after
-    `to_bins`.
-    """
+    """Centre of each bin, `[..., A]`, at most `1 / num_bins` off what `to_bins` was given."""
     return (index.to(dtype) + 0.5) * (2.0 / num_bins) - 1.0

@@ -1,6 +1,4 @@
-"""Divergence between policies: sample estimators, exact values, and controllers of the penalty's
-coefficient.
-"""
+"""Divergence between policies: sample estimators, exact values, controllers of a penalty's coefficient."""
 
 from __future__ import annotations
 
@@ -11,8 +9,7 @@ from torch import Tensor
 
 
 def k1(log_prob: Tensor, ref_log_prob: Tensor) -> Tensor:
-    """Log ratio, elementwise: unbiased for KL(policy || ref) on the policy's own samples, high variance,
-    any sign.
+    """Log ratio, elementwise: unbiased for KL(policy || ref) on the policy's samples, of either sign.
 
     Put it into the reward; as a loss its gradient is zero in expectation. Names after J. Schulman,
     http://joschu.net/blog/kl-approx.html. All three estimators are 0 where both log-probabilities agree.
@@ -21,9 +18,7 @@ def k1(log_prob: Tensor, ref_log_prob: Tensor) -> Tensor:
 
 
 def k2(log_prob: Tensor, ref_log_prob: Tensor) -> Tensor:
-    """Half the squared log ratio, elementwise: biased, low variance; as a loss its gradient is that of the
-    KL.
-    """
+    """Half the squared log ratio, elementwise: biased, low variance; as a loss it has the KL's gradient."""
     return 0.5 * (log_prob - ref_log_prob).square()
 
 
@@ -34,9 +29,7 @@ def k3(log_prob: Tensor, ref_log_prob: Tensor) -> Tensor:
 
 
 def categorical_kl(log_probs: Tensor, ref_log_probs: Tensor) -> Tensor:
-    """KL(p || q) over the last axis of normalised log-probabilities, `[..., V] -> [...]`; where p is 0 it
-    adds 0.
-    """
+    """KL(p || q) of normalised log-probabilities, `[..., V] -> [...]`; where p is 0 it adds 0."""
     probs = log_probs.exp()
     return torch.where(probs > 0, probs * (log_probs - ref_log_probs), 0.0).sum(-1)
 
@@ -78,8 +71,7 @@ class FixedKL:
 
 
 class AdaptiveKL:
-    """Proportional controller that steers the KL towards `target` (Ziegler et al. 2019, arXiv:1909.08593,
-    section 2.2).
+    """Proportional controller that steers the KL towards `target` (Ziegler et al. 2019, arXiv:1909.08593).
 
     One update multiplies the coefficient by `1 + clip(kl / target - 1, -0.2, 0.2) * num_samples / horizon`:
     `horizon` is the number of samples within which it may move by about 20 %.
@@ -96,8 +88,8 @@ class AdaptiveKL:
     def update(self, kl: float, num_samples: int) -> None:
         """Raise the coefficient where `kl` (nats) exceeds the target, lower it where it falls short."""
         error = min(max(kl / self.target - 1.0, -0.2), 0.2)
-        # the cap is a departure: an update of 5 horizons would otherwise take the coefficient to zero or
-        # below
+        # the cap is a departure: an update of five horizons would otherwise make the coefficient 0 or
+        # negative
         self.coef *= 1.0 + error * min(num_samples / self.horizon, 1.0)
 
     def state_dict(self) -> dict[str, float]:

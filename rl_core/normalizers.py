@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 
 class RunningMeanStd(nn.Module):
-    """Mean and standard deviation of everything seen, `(x - mean) / std`, clipped to +-`clip` standard
-    deviations.
+    """Running mean and standard deviation; normalises to `(x - mean) / std`, clipped to +-`clip`.
 
     Before the first `update` it is the identity (mean 0, variance 1, up to the clip).
     """
@@ -35,10 +34,10 @@ class RunningMeanStd(nn.Module):
 
     @torch.no_grad()
     def update(self, x: Tensor) -> None:
-        """Merge the rows of `x [..., *shape]` (Chan et al. 1979, the parallel form of Welford); no rows, no
-        change.
+        """Merge the rows of `x [..., *shape]` into the statistics; no rows, no change.
 
-        In any order and any split the result equals the mean and population variance of all rows together.
+        Chan et al. 1979, the parallel form of Welford: in any order and any split the result equals the
+        mean and population variance of all rows together.
         """
         rows = x.to(torch.float64).reshape(-1, *self.mean.shape)
         n = rows.shape[0]

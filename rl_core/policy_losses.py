@@ -35,15 +35,13 @@ def sequence_ratio(log_prob: Tensor, old_log_prob: Tensor, mask: Tensor | None =
 
 
 def geometric_ratio(log_prob: Tensor, old_log_prob: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Geometric mean of the token ratios, at each token: `[B, L]` (GSPO, arXiv:2507.18071, eq. 7)."""
+    """Geometric mean of the token ratios, at each token: `[B, L]` (GSPO, arXiv:2507.18071)."""
     log_ratio = masked_mean(_log_ratio(log_prob, old_log_prob, mask), mask, dim=-1)
     return log_ratio.exp().unsqueeze(-1).expand_as(log_prob)
 
 
 def geometric_token_ratio(log_prob: Tensor, old_log_prob: Tensor, mask: Tensor | None = None) -> Tensor:
-    """The value of `geometric_ratio` with each token's own gradient, `[B, L]` (GSPO-token,
-    arXiv:2507.18071, eq. 14).
-    """
+    """The value of `geometric_ratio` with each token's own gradient, `[B, L]` (GSPO-token, same paper)."""
     own = log_prob if mask is None else torch.where(mask, log_prob, 0.0)
     return geometric_ratio(log_prob, old_log_prob, mask).detach() * (own - own.detach()).exp()
 
@@ -57,7 +55,7 @@ def clipped_geometric_ratio(
     clip_low: float,
     clip_high: float,
 ) -> Tensor:
-    """Geometric mean of token ratios clipped one by one, `[B, L]` (GMPO, arXiv:2507.20673, eq. 4).
+    """Geometric mean of token ratios clipped one by one, `[B, L]` (GMPO, arXiv:2507.20673).
 
     The bounds are on the log ratio: at most `clip_high` where the advantage is positive, at least
     `-clip_low` where it is negative; the side that would undo a past step stays open, as in PPO.
@@ -73,25 +71,21 @@ def reinforce(log_prob: Tensor, advantage: Tensor) -> Tensor:
 
 
 def surrogate(ratio: Tensor, advantage: Tensor) -> Tensor:
-    """`-ratio * A`, elementwise `[...]`: the unclipped objective of TRPO, and REINFORCE's gradient at ratio
-    1.
-    """
+    """`-ratio * A`, elementwise `[...]`: TRPO's objective; at ratio 1 its gradient is that of REINFORCE."""
     return -ratio * advantage.detach()
 
 
 def clipped_surrogate(ratio: Tensor, advantage: Tensor, *, clip_low: float, clip_high: float) -> Tensor:
-    """`-min(ratio * A, clip(ratio, 1 - clip_low, 1 + clip_high) * A)`, elementwise `[...]` (PPO,
-    arXiv:1707.06347, eq. 7).
+    """`-min(ratio * A, clip(ratio, 1 - clip_low, 1 + clip_high) * A)`, elementwise `[...]`.
 
-    Equal bounds are PPO's clip, `clip_high > clip_low` is DAPO's clip-higher (arXiv:2503.14476, eq. 10).
+    Equal bounds are PPO's (arXiv:1707.06347, eq. 7), `clip_high > clip_low` DAPO's (arXiv:2503.14476).
     """
     clipped = ratio.clamp(1.0 - clip_low, 1.0 + clip_high)
     return torch.maximum(surrogate(ratio, advantage), surrogate(clipped, advantage))
 
 
 def dual_clip(loss: Tensor, advantage: Tensor, *, bound: float) -> Tensor:
-    """Cap a surrogate loss at `-bound * A` where the advantage is negative, elementwise (arXiv:1912.09729,
-    eq. 5).
+    """Cap a surrogate loss at `-bound * A` where the advantage is negative, elementwise (arXiv:1912.09729).
 
     `bound > 1` (the paper: 3). It equals a cap of the ratio itself at `bound`, the two-sided clip of
     INTELLECT-2.
@@ -102,8 +96,7 @@ def dual_clip(loss: Tensor, advantage: Tensor, *, bound: float) -> Tensor:
 def cispo(
     ratio: Tensor, log_prob: Tensor, advantage: Tensor, *, ratio_low: float, ratio_high: float
 ) -> Tensor:
-    """REINFORCE weighted by the clipped, detached ratio, elementwise `[...]` (CISPO, arXiv:2506.13585, eq.
-    4).
+    """REINFORCE weighted by the clipped, detached ratio, elementwise `[...]` (CISPO, arXiv:2506.13585).
 
     The bounds are on the ratio itself; every token keeps a gradient, also one that PPO would clip away.
     """
@@ -116,8 +109,7 @@ def value_loss(value: Tensor, returns: Tensor) -> Tensor:
 
 
 def clipped_value_loss(value: Tensor, old_value: Tensor, returns: Tensor, *, clip_range: float) -> Tensor:
-    """The larger of the losses of `value` and of `value` kept within `clip_range` of `old_value`,
-    elementwise `[...]`.
+    """The larger loss of `value` and of `value` kept within `clip_range` of `old_value`, elementwise `[...]`.
 
     As in OpenAI baselines' PPO2; `clip_range` is in units of the returns.
     """
@@ -129,9 +121,7 @@ def clipped_value_loss(value: Tensor, old_value: Tensor, returns: Tensor, *, cli
 def ratio_stats(
     log_prob: Tensor, old_log_prob: Tensor, mask: Tensor | None = None, *, clip_low: float, clip_high: float
 ) -> dict[str, Tensor]:
-    """How far the policy has moved, as scalars: `approx_kl` (k3, nats per step), `clip_fraction`,
-    `ratio_max`.
-    """
+    """How far the policy moved, as scalars: `approx_kl` (k3, nats per step), `clip_fraction`, `ratio_max`."""
     ratio = token_ratio(log_prob, old_log_prob, mask)
     outside = (ratio < 1.0 - clip_low) | (ratio > 1.0 + clip_high)
     return {

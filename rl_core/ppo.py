@@ -49,8 +49,7 @@ class Config:
 
 @dataclass(kw_only=True, slots=True)
 class Rollout:
-    """`n` rows of experience. Per-step scalars are `[n]` for robot steps or `[n, L]` for responses of up to
-    L tokens.
+    """`n` rows of experience; per-step scalars are `[n]` for robot steps, `[n, L]` for responses.
 
     `inputs` holds whatever `evaluate` needs to run the networks on the same rows, every tensor `[n, ...]`.
     """
@@ -93,8 +92,7 @@ def ppo_update(
     config: Config,
     generator: torch.Generator,
 ) -> dict[str, Tensor]:
-    """Improve the parameters in `optimizer` on one rollout: epochs x minibatches, in an order drawn from
-    `generator`.
+    """Improve the parameters in `optimizer` on one rollout, epochs x minibatches in an order drawn at random.
 
     `evaluate(rows)` runs the networks on some rows of the rollout. Returns scalars: the parts of the loss,
     entropy, `clip_fraction` and `grad_norm` averaged over the steps taken (absent if none was), `approx_kl`
@@ -111,7 +109,9 @@ def ppo_update(
         order = torch.randperm(len(rollout), generator=generator, device=generator.device)
         for index in order.to(rollout.log_prob.device).tensor_split(num_minibatches):
             loss, stats = ppo_loss(evaluate, rollout[index], config)
-            if math.isfinite(config.target_kl) and stats["approx_kl"] > config.target_kl:
+            if (
+                math.isfinite(config.target_kl) and not stats["approx_kl"] <= config.target_kl
+            ):  # NaN stops too
                 return _summary(history, stats, rollout)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]

@@ -38,8 +38,7 @@ def bradley_terry_loss(chosen: Tensor, rejected: Tensor, margin: Tensor | float 
 
 
 def plackett_luce_loss(scores: Tensor, rank: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Negative log-likelihood of a ranking, `scores, rank, mask [..., K] -> [...]` (Plackett 1975; Luce
-    1959).
+    """Negative log-likelihood of a ranking, `[..., K] -> [...]` (Plackett 1975; Luce 1959).
 
     `rank` is an integer, lower is better; equal ranks are ties and are not compared with one another. Items
     outside `mask` do not exist, so rows may rank different numbers of items. The best item is drawn by
@@ -63,13 +62,8 @@ def pointwise_loss(score: Tensor, rating: Tensor) -> Tensor:
 
 
 def centering_loss(chosen: Tensor, rejected: Tensor) -> Tensor:
-    """`(chosen + rejected)^2 [...]`: keeps scores near 0, which Bradley-Terry leaves open
-    (arXiv:2312.09244).
-    """
+    """`(chosen + rejected)^2 [...]`: holds scores near 0, as Bradley-Terry does not (arXiv:2312.09244)."""
     return (chosen + rejected).square()
-
-
-# family
 
 
 def forward_kl_score(ratio: Tensor) -> Tensor:
@@ -102,15 +96,13 @@ def sigmoid_loss(chosen: Tensor, rejected: Tensor, *, beta: float, offset: Tenso
 
 
 def smoothed_loss(chosen: Tensor, rejected: Tensor, *, beta: float, label_smoothing: float) -> Tensor:
-    """Cross-entropy when a share `label_smoothing` of the labels is flipped (cDPO, Mitchell 2023). 0:
-    sigmoid.
-    """
+    """Cross-entropy where a share `label_smoothing` of labels is flipped (cDPO, Mitchell 2023); 0 is DPO."""
     logit = beta * (chosen - rejected)
     return -(1.0 - label_smoothing) * F.logsigmoid(logit) - label_smoothing * F.logsigmoid(-logit)
 
 
 def robust_loss(chosen: Tensor, rejected: Tensor, *, beta: float, label_smoothing: float) -> Tensor:
-    """Unbiased estimate of the clean-label DPO loss, `label_smoothing < 1/2` (arXiv:2403.00409, eq. 12)."""
+    """Unbiased estimate of the clean-label DPO loss, `label_smoothing < 1/2` (arXiv:2403.00409)."""
     logit = beta * (chosen - rejected)
     clean = -(1.0 - label_smoothing) * F.logsigmoid(logit) + label_smoothing * F.logsigmoid(-logit)
     return clean / (1.0 - 2.0 * label_smoothing)
@@ -152,31 +144,25 @@ def bco_pair_loss(chosen: Tensor, rejected: Tensor, *, beta: float) -> Tensor:
 
 
 def sppo_loss(chosen: Tensor, rejected: Tensor, *, beta: float) -> Tensor:
-    """`(chosen - 1/(2 beta))^2 + (rejected + 1/(2 beta))^2` (SPPO with hard labels, arXiv:2405.00675, eq.
-    4.7).
-    """
+    """`(chosen - 1/(2 beta))^2 + (rejected + 1/(2 beta))^2` (SPPO with hard labels, arXiv:2405.00675)."""
     return (chosen - 0.5 / beta).square() + (rejected + 0.5 / beta).square()
 
 
 def apo_zero_loss(chosen: Tensor, rejected: Tensor, *, beta: float) -> Tensor:
-    """Raise the chosen, lower the rejected likelihood (arXiv:2408.06266): for a policy below the chosen
-    answers.
-    """
+    """Raise the chosen, lower the rejected: for a policy worse than the chosen answers (arXiv:2408.06266)."""
     return (-beta * chosen).sigmoid() + (beta * rejected).sigmoid()
 
 
 def apo_down_loss(chosen: Tensor, rejected: Tensor, *, beta: float) -> Tensor:
-    """Lower both, the rejected more (arXiv:2408.06266): for a policy already better than the chosen
-    answers.
-    """
+    """Lower both, the rejected more: for a policy better than the chosen answers (arXiv:2408.06266)."""
     return (beta * chosen).sigmoid() + (-beta * (chosen - rejected)).sigmoid()
 
 
 def odds_ratio_loss(chosen: Tensor, rejected: Tensor) -> Tensor:
-    """`-log sigmoid(log odds(chosen) - log odds(rejected))` of mean log-probabilities < 0
-    (arXiv:2403.07691, eq. 7).
+    """`-log sigmoid(log odds(chosen) - log odds(rejected))` of mean log-probabilities below 0.
 
-    ORPO is the negative log-likelihood of the chosen answer plus lambda (TRL: beta) times this.
+    ORPO (arXiv:2403.07691, eq. 7) is the negative log-likelihood of the chosen answer plus lambda (TRL:
+    beta) times this.
     """
     return -F.logsigmoid(_log_odds(chosen) - _log_odds(rejected))
 
@@ -185,14 +171,10 @@ def _log_odds(log_prob: Tensor) -> Tensor:
     return log_prob - torch.log(-torch.expm1(log_prob))  # log p - log(1 - p), exact for p near 0
 
 
-# down
-
-
 def kto_reference_point(mismatched: Tensor) -> Tensor:
-    """Estimate of KL(policy || ref), a scalar >= 0 without gradient, from log ratios of mismatched answers
-    `[...]`.
+    """Estimate of KL(policy || ref), a scalar >= 0 without gradient, from log ratios `[...]`.
 
-    Mismatched: each answer scored under another row's prompt (KTO, arXiv:2402.01306, section 4.1).
+    They are of mismatched answers, each scored under another row's prompt (KTO, arXiv:2402.01306).
     """
     return mismatched.mean().clamp(min=0.0).detach()
 
@@ -206,8 +188,7 @@ def kto_loss(
     desirable_weight: float = 1.0,
     undesirable_weight: float = 1.0,
 ) -> Tensor:
-    """Prospect-theoretic loss of log ratios `score [...]` with bool `desirable [...]` (arXiv:2402.01306,
-    eq. 8).
+    """Prospect-theoretic loss of log ratios `score [...]`, bool `desirable [...]` (KTO, arXiv:2402.01306).
 
     `weight * (1 - sigmoid(+-beta (score - reference_point)))`; `reference_point=0` with unit weights is the
     unpaired form of APO-zero.
@@ -217,8 +198,7 @@ def kto_loss(
 
 
 def bco_loss(score: Tensor, desirable: Tensor, *, beta: float, shift: Tensor | float) -> Tensor:
-    """Binary classifier loss of log ratios `score [...]` with bool `desirable [...]` (BCO,
-    arXiv:2404.04656, eq. 9).
+    """Binary classifier loss of log ratios `score [...]`, bool `desirable [...]` (BCO, arXiv:2404.04656).
 
     `shift` is the running mean of `beta * score` over desirable and undesirable answers (`RunningMeanStd`).
     """

@@ -19,18 +19,14 @@ def masked_sum(x: Tensor, mask: Tensor | None = None, dim: int | None = None) ->
 
 
 def masked_mean(x: Tensor, mask: Tensor | None = None, dim: int | None = None) -> Tensor:
-    """Mean of `x [...]` where `mask [...]` is True; over everything, or over one axis. 0 where nothing
-    counts.
-    """
+    """Mean of `x [...]` where `mask [...]` is True, over everything or one axis; 0 where nothing counts."""
     ones = torch.ones_like(x) if mask is None else mask.expand_as(x).to(x.dtype)
     count = ones.sum() if dim is None else ones.sum(dim)
     return masked_sum(x, mask, dim) / count.clamp_min(1.0)
 
 
 def masked_var(x: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Unbiased variance (Bessel) of `x [...]` where `mask` is True, a scalar; 0 for fewer than two
-    elements.
-    """
+    """Unbiased (Bessel) variance of `x [...]` where `mask` is True, a scalar; 0 for a single element."""
     ones = torch.ones_like(x) if mask is None else mask.expand_as(x).to(x.dtype)
     return masked_sum((x - masked_mean(x, mask)).square(), mask) / (ones.sum() - 1.0).clamp_min(1.0)
 
@@ -50,9 +46,8 @@ def whiten(x: Tensor, mask: Tensor | None = None, *, shift_mean: bool = True) ->
 def token_mean(loss: Tensor, mask: Tensor | None = None, num_tokens: Tensor | float | None = None) -> Tensor:
     """Every token weighs the same: sum over tokens / number of tokens. `loss`, `mask [...]`, to a scalar.
 
-    The DAPO reduction (arXiv:2503.14476, eq. 8). `num_tokens` is the count of the whole batch when `loss`
-    is one micro-batch of it, so that accumulated gradients equal those of the whole; by default the tokens
-    present.
+    The DAPO reduction (arXiv:2503.14476). `num_tokens` is the count of the whole batch when `loss`
+    is one micro-batch of it, so that accumulated gradients equal those of the whole.
     """
     return masked_mean(loss, mask) if num_tokens is None else masked_sum(loss, mask) / num_tokens
 
@@ -60,16 +55,15 @@ def token_mean(loss: Tensor, mask: Tensor | None = None, num_tokens: Tensor | fl
 def sequence_mean(loss: Tensor, mask: Tensor | None = None) -> Tensor:
     """Every sequence weighs the same: mean over tokens, then over rows. `loss`, `mask [B, L]`, to a scalar.
 
-    The GRPO reduction (arXiv:2402.03300, eq. 3). A row without tokens counts as a row with loss 0.
+    The GRPO reduction (arXiv:2402.03300). A row without tokens counts as a row with loss 0.
     """
     return masked_mean(loss, mask, dim=-1).mean()
 
 
 def constant_mean(loss: Tensor, mask: Tensor | None = None, *, length: float) -> Tensor:
-    """Sum over tokens / (rows x `length`), `length` a constant such as the response limit. `[B, L]` to a
-    scalar.
+    """Sum over tokens / (rows x `length`), `length` a constant; `[B, L]` to a scalar.
 
-    The Dr. GRPO reduction (arXiv:2503.20783): unlike a mean over the tokens present, it has no length bias.
-    `length=1` is the mean over rows of the sum over tokens.
+    The Dr. GRPO reduction (arXiv:2503.20783) with the response limit as `length`: unlike a mean over the
+    tokens present, it has no length bias. `length=1` is the mean over rows of the sum over tokens.
     """
     return masked_sum(loss, mask, dim=-1).mean() / length

@@ -2,9 +2,9 @@
 
 Odd-even reduction (Blelloch 1990, "Prefix sums and their applications"): two neighbouring steps compose to
 one step of the same form, so a scan over T is a scan over T/2 and one more combination. That is 2 log2(T)
-vectorised steps with about 3 T multiply-adds in all. Doubling (Hillis and Steele) needs
-T log2(T) of them and was 5 times slower at [1024, 512] on a CPU core; a block decomposition was ahead only on
-arrays so small that both take 0.1 ms.
+vectorised steps with about 3 T multiply-adds in all. Doubling (Hillis and Steele) needs T log2(T) of them
+and was 5 times slower at [1024, 512] on a CPU core; a block decomposition was ahead only on arrays so small
+that both take 0.2 ms.
 """
 
 from __future__ import annotations

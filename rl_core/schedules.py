@@ -1,7 +1,6 @@
 """Schedules as pure functions of the step, so that a resumed run needs no scheduler state.
 
-for step in run.steps(agent):
-    set_lr(agent.optimizer, warmup(step, 100) * cosine(step, 1.0, 0.1, 10_000))
+For instance `set_lr(optimizer, warmup(step, 100) * cosine(step, 1.0, 0.1, 10_000))` before each update.
 """
 
 from __future__ import annotations
@@ -24,9 +23,7 @@ def linear(step: int, start: float, end: float, duration: int) -> float:
 
 
 def cosine(step: int, start: float, end: float, duration: int) -> float:
-    """Half a cosine from `start` at step 0 to `end` at step `duration` (arXiv:1608.03983), and `end` ever
-    after.
-    """
+    """Half a cosine from `start` at step 0 to `end` at step `duration`, and `end` ever after."""
     return end + 0.5 * (start - end) * (1.0 + math.cos(math.pi * _progress(step, duration)))
 
 
@@ -36,9 +33,7 @@ def warmup(step: int, duration: int) -> float:
 
 
 def set_lr(optimizer: Optimizer, factor: float) -> None:
-    """Set every learning rate to `factor` times its initial value, which is kept in the optimizer's own
-    state.
-    """
+    """Set every learning rate to `factor` times its initial value, which the optimizer's state keeps."""
     for group in optimizer.param_groups:
         if isinstance(group["lr"], Tensor):  # captured CUDA graphs read the learning rate from a tensor
             group.setdefault("initial_lr", group["lr"].item())

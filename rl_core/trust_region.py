@@ -1,8 +1,7 @@
-"""Trust-region policy optimisation (Schulman et al. 2015, arXiv:1502.05477): natural gradient and line
-search.
+"""Trust-region policy optimisation (Schulman et al. 2015, arXiv:1502.05477): natural gradient, line search.
 
-Departure: the line search also asks for an improvement of at least `accept_ratio` of the linear prediction,
-as the authors' own code does, where the paper only asks for some improvement.
+Departure: the line search asks for an improvement of at least `accept_ratio` of the linear prediction, where
+the paper only asks for some improvement.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ TINY = 1e-12
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Config:
-    """Numbers of one step; the defaults are those of the authors' code."""
+    """Numbers of one step; `max_kl` and `cg_iterations` default to the paper's."""
 
     max_kl: float = 0.01  # nats, mean over the states
     cg_iterations: int = 10
@@ -62,8 +61,7 @@ def conjugate_gradient(
 def fisher_vector_product(
     kl: Tensor, params: Sequence[Tensor], damping: float = 0.0
 ) -> Callable[[Tensor], Tensor]:
-    """Return `v [P] -> (H + damping I) v [P]`, H the Hessian of the scalar `kl` in `params`, by double
-    backprop.
+    """Return `v [P] -> (H + damping I) v [P]`, H the Hessian of the scalar `kl`, by double backprop.
 
     At the parameters that collected the data the Hessian of the mean KL is the Fisher matrix.
     """

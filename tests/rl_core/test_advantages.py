@@ -130,3 +130,6 @@ def test_group_relative_by_hand():
     assert torch.allclose(adv.leave_one_out(rewards), torch.tensor([[-3.0, -1.5, 0.0, 4.5]]))
     assert torch.allclose(adv.group_zscore(rewards), torch.tensor([[-2.0, -1.0, 0.0, 3.0]]) / (7**0.5 + 1e-4))
     assert (adv.group_zscore(torch.full((2, 3), 5.0)) == 0).all()
+    assert (
+        adv.group_center(torch.tensor([[1.0, torch.inf]])).isnan().any()
+    )  # an infinite reward is not hidden
