@@ -1,5 +1,6 @@
 """The preference and GRPO-family losses equal TRL's, which are called with the numbers a model would give."""
 
+import os
 from types import SimpleNamespace
 from unittest.mock import MagicMock
 
@@ -8,6 +9,7 @@ import torch
 
 from rl_core import kl, policy_losses, preferences, reductions
 
+os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # or each import warns that it may change
 pytest.importorskip("trl", minversion="1.16", reason="TRL is not installed; `pip install .[peers]` brings it")
 
 from trl.experimental.cpo import CPOTrainer  # noqa: E402
@@ -15,6 +17,9 @@ from trl.experimental.gmpo import GMPOTrainer  # noqa: E402
 from trl.experimental.orpo import ORPOTrainer  # noqa: E402
 from trl.trainer.dpo_trainer import DPOTrainer  # noqa: E402
 from trl.trainer.grpo_trainer import GRPOTrainer  # noqa: E402
+from trl.trainer.kto_trainer import KTOTrainer  # noqa: E402
+from trl.trainer.reward_trainer import RewardTrainer  # noqa: E402
+from trl.trainer.rloo_trainer import RLOOTrainer  # noqa: E402
 
 B, L = 6, 8  # rows and tokens
 BETA, SMOOTHING = 0.3, 0.1
@@ -22,7 +27,7 @@ BETA, SMOOTHING = 0.3, 0.1
 
 def stub(**settings):
     """A trainer without a model: only its settings, and gathers over one process."""
-    trainer = MagicMock(**settings)
+    trainer = MagicMock(aux_loss_enabled=False, **settings)
     trainer.model.training = False
     trainer.accelerator.gather_for_metrics = trainer.accelerator.gather = lambda x: x
     trainer.accelerator.num_processes, trainer.accelerator.device = 1, "cpu"
@@ -44,7 +49,6 @@ def _rows():
 
 def trl_dpo(rows, loss_type, divergence="reverse_kl", alpha=0.5):
     trainer = stub(
-        aux_loss_enabled=False,
         ld_alpha=None,
         precompute_ref_logps=True,
         use_weighting=False,
@@ -125,9 +129,59 @@ def test_cpo_simpo_and_orpo(rows):
     assert torch.allclose(BETA * preferences.odds_ratio_loss(chosen, rejected), -orpo, atol=1e-5)
 
 
+@pytest.mark.parametrize("mismatch", [-0.5, 0.7])
+def test_kto(rows, mismatch):
+    trainer = stub(
+        precompute_ref_logps=True,
+        calculate_KL=True,
+        loss_type="kto",
+        beta=BETA,
+        desirable_weight=1.3,
+        undesirable_weight=0.7,
+    )
+    nothing, desirable = torch.zeros(B, L + 1), torch.arange(B) % 3 == 0
+    outputs = SimpleNamespace(
+        log_probs=torch.where(rows.mask, rows.log_prob, 0.0),
+        entropy=nothing,
+        mean_logits=nothing,
+        is_top1=nothing.bool(),
+    )
+    trainer._compute_kl_logps.return_value = torch.linspace(-1, 1, B) + mismatch
+    inputs = {
+        "input_ids": nothing.long(),
+        "attention_mask": nothing.long(),
+        "completion_mask": torch.cat([torch.zeros(B, 1), rows.mask], 1).long(),
+        "label": desirable,
+        "ref_logps": torch.where(rows.mask, rows.ref, 0.0).sum(-1),
+        "ref_KL_logps": torch.zeros(B),
+    }
+    theirs = KTOTrainer._compute_loss(trainer, lambda **_: outputs, inputs, return_outputs=False)
+    ours = preferences.kto_loss(
+        reductions.masked_sum(rows.log_prob - rows.ref, rows.mask, dim=-1),
+        desirable,
+        beta=BETA,
+        reference_point=preferences.kto_reference_point(torch.linspace(-1, 1, B) + mismatch),
+        desirable_weight=1.3,
+        undesirable_weight=0.7,
+    )
+    assert torch.allclose(ours.mean(), theirs, atol=1e-5)
+
+
+def test_reward_model_with_margin_and_centering():
+    score, margin = torch.linspace(-1, 2, 2 * B), torch.linspace(0, 1, B)
+    trainer = stub()
+    trainer.args.center_rewards_coefficient = 0.01
+    theirs = RewardTrainer.compute_loss(
+        trainer, lambda **_: SimpleNamespace(logits=score[:, None]), {"margin": margin}
+    )
+    chosen, rejected = score.chunk(2)
+    ours = preferences.bradley_terry_loss(chosen, rejected, margin)
+    ours = ours + 0.01 * preferences.centering_loss(chosen, rejected)
+    assert torch.allclose(ours.mean(), theirs, atol=1e-5)
+
+
 def trl_grpo(rows, loss_type, level="token", low=0.2, high=0.2, beta=0.0, trainer_class=GRPOTrainer):
     trainer = stub(
-        aux_loss_enabled=False,
         top_entropy_quantile=1.0,
         off_policy_mask_threshold=None,
         importance_sampling_level=level,
@@ -198,4 +252,20 @@ def test_gmpo(rows):
     )
     ours = reductions.sequence_mean(policy_losses.surrogate(ratio, advantage), rows.mask)
     theirs = trl_grpo(rows, "grpo", low=0.4, high=0.4, trainer_class=GMPOTrainer)
+    assert torch.allclose(ours, theirs, atol=1e-5)
+
+
+def test_rloo(rows):
+    trainer = stub(epsilon_low=0.2, epsilon_high=0.2)
+    trainer._get_per_token_logps_and_entropies.return_value = (rows.log_prob, torch.zeros(B, L), None)
+    inputs = {
+        "prompt_ids": torch.zeros(B, 1).long(),
+        "prompt_mask": torch.ones(B, 1).long(),
+        "completion_ids": torch.zeros(B, L).long(),
+        "completion_mask": rows.mask.long(),
+        "advantages": rows.advantage,
+        "old_logps": torch.where(rows.mask, rows.old, 0.0).sum(-1),
+    }
+    theirs = RLOOTrainer._compute_loss(trainer, None, inputs)
+    ours = reductions.sequence_mean(surrogate(rows, policy_losses.sequence_ratio), rows.mask)
     assert torch.allclose(ours, theirs, atol=1e-5)
