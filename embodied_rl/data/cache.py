@@ -125,7 +125,7 @@ def build(folder: Path, fields: list[Field], fill: Callable[[Writer], None]) -> 
         temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=folder.parent))
     except OSError as error:
         raise ValueError(
-            f"cannot write the dataset's cache to {folder.parent} ({error.strerror}); pass another cache_root"
+            f"cannot write the cache to {folder.parent} ({error.strerror}); pass another cache_root"
         ) from error
     complete = False
     writer = Writer(temporary, fields)

@@ -73,8 +73,10 @@ class Episodes:
         return Spec.from_spaces(self.observation_space, self.action_space, self.env_id)
 
     def obs_rows(self) -> np.ndarray:
-        """Row of the observation before each step, `[S]` int64; the next row is the observation after it."""
-        return np.arange(self.num_steps) + np.repeat(np.arange(self.num_episodes), self.lengths)
+        """Row of the observation before each step, `[S]` int32; the next row is the one after it."""
+        rows = np.repeat(np.arange(self.num_episodes, dtype=np.int32), self.lengths)
+        rows += np.arange(self.num_steps, dtype=np.int32)
+        return rows
 
     def episode(self, index: int) -> dict[str, Any]:
         """Episode `index` as views, under the names of Minari's EpisodeData."""

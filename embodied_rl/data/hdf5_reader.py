@@ -1,13 +1,12 @@
 """Reads Minari's HDF5 files in bulk, episode by episode through a buffer that stays in the processor's cache.
 
-Minari's own iterator goes through h5py's high-level objects; the low-level calls used here take a quarter of the
-time, nearly all of it inside the HDF5 library.
+Minari's own iterator goes through h5py's high-level objects; the low-level calls used here take a fraction of
+the time, nearly all of it inside the HDF5 library.
 """
 
 from __future__ import annotations
 
 import io
-from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
 
@@ -25,17 +24,18 @@ _REMEDY = "delete the dataset's folder and download or record it again"
 def read(path: Path, fields: list[Field], num_episodes: int, writer: Writer) -> None:
     """Append `fields` of all episodes of `path` to a cache; the first field has one row a step.
 
-    Raises ValueError for a file that is cut short, corrupt, without episodes or not aligned (T + 1 observations
-    to T of everything else), naming episode and field.
+    Raises ValueError for a file that is cut short, corrupt, without episodes or not aligned (T + 1
+    observations to T of everything else), naming episode and field.
     """
     try:
         file = h5py.File(path, "r")
     except OSError as error:
         raise ValueError(f"{path} is cut short or not an HDF5 file ({error}); {_REMEDY}") from error
     buffers = [np.empty((0, *field.shape), field.dtype) for field in fields]
-    progress = bar() if path.stat().st_size > _PROGRESS_BYTES else None
-    with file, progress or nullcontext():
-        task = progress and progress.add_task("reading the dataset", total=num_episodes, note="")
+    progress = bar()
+    progress.disable = path.stat().st_size < _PROGRESS_BYTES
+    with file, progress:
+        task = progress.add_task("reading the dataset", total=num_episodes, note="")
         for episode in range(num_episodes):
             name = f"episode_{episode}"
             steps = _num_steps(file, name)
@@ -47,7 +47,7 @@ def read(path: Path, fields: list[Field], num_episodes: int, writer: Writer) -> 
                 rows.append(buffers[i][:num_rows])
                 _read_field(file, f"{name}/{field.path}", rows[-1], field.jpeg)
             writer.append(rows)
-            if progress and task is not None:
+            if not progress.disable:
                 progress.advance(task)
 
 
@@ -71,8 +71,8 @@ def _read_field(file: h5py.File, path: str, target: np.ndarray, jpeg: bool) -> N
         data = h5py.h5d.open(file.id, path.encode())
         if data.shape != target.shape:
             raise ValueError(
-                f"{file.filename}: {path} has shape {data.shape}, expected {target.shape} (an episode of T steps "
-                f"has T + 1 observations and T of everything else); {_REMEDY}"
+                f"{file.filename}: {path} has shape {data.shape}, expected {target.shape} (T + 1 "
+                f"observations, T of everything else); {_REMEDY}"
             )
         try:
             data.read(h5py.h5s.ALL, h5py.h5s.ALL, target, _memory_type(target.dtype))

@@ -1,8 +1,8 @@
 """Minari datasets as flat episodes: `load("D4RL/door/human-v2")`.
 
 The first load reads every episode once and writes a flat cache beside the dataset, later loads map it.
-Observations have T + 1 rows per episode and everything else T; floating-point fields become float32, images stay
-uint8 (stored JPEGs are decoded once), nested dictionaries become fields called "a/b".
+Observations have T + 1 rows per episode and everything else T; floating-point fields become float32, images
+stay uint8 (stored JPEGs are decoded once), nested dictionaries become fields called "a/b".
 """
 
 from __future__ import annotations
@@ -135,8 +135,8 @@ def _fields(dataset_id: str, storage: MinariStorage) -> list[Field]:
     action_space = storage.action_space
     if not isinstance(action_space, gym.spaces.Box) or len(action_space.shape) != 1:
         raise ValueError(
-            f"dataset {dataset_id} has actions {action_space}: only continuous action vectors (a Box with one "
-            f"dimension) are supported"
+            f"dataset {dataset_id} has actions {action_space}: only continuous action vectors (a Box with "
+            f"one dimension) are supported"
         )
     steps = [
         Field(path="actions", shape=action_space.shape, dtype=_dtype(action_space)),
@@ -156,7 +156,8 @@ def _fields(dataset_id: str, storage: MinariStorage) -> list[Field]:
     ]
     if not observations:
         raise ValueError(
-            f"dataset {dataset_id} has observations {storage.observation_space}: expected a Box or a Dict of Boxes"
+            f"dataset {dataset_id} has observations {storage.observation_space}: expected a Box or "
+            f"a Dict of Boxes"
         )
     return steps + observations
 
