@@ -63,6 +63,23 @@ def summarize(
     }
 
 
+def headline(content: Mapping[str, Any]) -> str:
+    """Say in one line what `summarize` found: success and score where there are such."""
+    overall = content["overall"]
+    parts = []
+    named = [
+        ("success", "pc_success", " %"),
+        ("return", "avg_sum_reward", ""),
+        ("score", "normalized_score", ""),
+    ]
+    for name, key, unit in named:
+        if overall[key] is not None:
+            low, high = overall[f"{key}_ci95"]
+            interval = "" if low is None else f" [{low:.1f}, {high:.1f}]"
+            parts.append(f"{name} {overall[key]:.1f}{unit}{interval}")
+    return f"{', '.join(parts)} over {overall['n_episodes']} episodes"
+
+
 def write(run_dir: Path, content: Mapping[str, Any]) -> Path:
     """Write `eval.json` in one move, so that a reader never sees half a file."""
     run_dir.mkdir(parents=True, exist_ok=True)

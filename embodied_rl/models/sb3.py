@@ -17,6 +17,7 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.save_util import load_from_pkl
 from stable_baselines3.common.vec_env import VecNormalize
 
+from embodied_rl.data.recorder import Recorder
 from embodied_rl.models.policy import Policy
 
 # A DDPG model is a TD3 model with one critic; its policies stand in the module td3 as well.
@@ -91,13 +92,19 @@ def load_replay_buffer(path: Path, *, trust: bool = False) -> ReplayBuffer:
     return buffer
 
 
+def replay_to_minari(buffer: ReplayBuffer, recorder: Recorder, *, time_limit: int | None = None) -> None:
+    """Record everything a replay buffer holds ("medium-replay"); see `replay_episodes` for what that is."""
+    for episode in replay_episodes(buffer, time_limit=time_limit):
+        recorder.add_episode(**episode)
+
+
 def replay_episodes(buffer: ReplayBuffer, *, time_limit: int | None = None) -> Iterator[dict[str, Any]]:
     """Cut a replay buffer into episodes, oldest first, environment by environment.
 
-    Yields Minari's names: `observations` (each field `[T+1, ...]`), `actions [T, A]` in environment units
-    (off-policy algorithms store them scaled to [-1, 1]), `rewards`, `terminations`, `truncations [T]`. What
-    is left of an episode whose beginning was overwritten is dropped. The one still running at the end is kept
-    and marked truncated.
+    Yields the arguments of `Recorder.add_episode`: `observations` (`[T+1, ...]`, or a dict of such), `actions
+    [T, A]` in environment units (off-policy algorithms store them scaled to [-1, 1]), `rewards`,
+    `terminations`, `truncations [T]`. What is left of an episode whose beginning was overwritten is dropped.
+    The one still running at the end is kept and marked truncated.
 
     A buffer without timeout information (`handle_timeout_termination=False`, which `optimize_memory_usage`
     forces) needs `time_limit`: an episode of that length was truncated, any other one terminated. With
@@ -145,10 +152,7 @@ def _episode(buffer: ReplayBuffer, rows: np.ndarray, env: int, time_limit: int |
         observations = _take(buffer.observations, np.concatenate([rows, following]), env)
     else:
         last = _take(buffer.next_observations, rows[-1:], env)
-        observations = {
-            key: np.concatenate([value, last[key]])
-            for key, value in _take(buffer.observations, rows, env).items()
-        }
+        observations = _append(_take(buffer.observations, rows, env), last)
     terminations = np.zeros(len(rows), bool)
     truncations = np.zeros(len(rows), bool)
     terminations[-1:], truncations[-1:] = terminated, not terminated
@@ -163,10 +167,17 @@ def _episode(buffer: ReplayBuffer, rows: np.ndarray, env: int, time_limit: int |
     }
 
 
-def _take(observations: Any, rows: np.ndarray, env: int) -> dict[str, np.ndarray]:
-    """Rows of one environment, by field; an array is the field `observation`."""
-    fields = observations if isinstance(observations, dict) else {"observation": observations}
-    return {key: value[rows, env] for key, value in fields.items()}
+def _take(observations: Any, rows: np.ndarray, env: int) -> Any:
+    """Rows of one environment, of an array or of each field."""
+    if isinstance(observations, dict):
+        return {key: value[rows, env] for key, value in observations.items()}
+    return observations[rows, env]
+
+
+def _append(first: Any, second: Any) -> Any:
+    if isinstance(first, dict):
+        return {key: np.concatenate([value, second[key]]) for key, value in first.items()}
+    return np.concatenate([first, second])
 
 
 def _existing(path: Path) -> Path:

@@ -96,3 +96,11 @@ def test_one_episode_has_no_return_interval(tmp_path):
 def test_non_finite_return_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="is not finite"):
         results.summarize(evaluation(returns=(1.0, float("nan"))), None, run_dir=tmp_path, argv=[])
+
+
+def test_headline(tmp_path):
+    content = results.summarize(evaluation(), None, run_dir=tmp_path, argv=[])
+    assert results.headline(content).startswith("success 75.0 % [30.1, 95.4], return 2.5 [")
+    assert results.headline(content).endswith("over 4 episodes")
+    one = results.summarize(evaluation(returns=(3.0,), has_success=False), None, run_dir=tmp_path, argv=[])
+    assert results.headline(one) == "return 3.0 over 1 episodes"

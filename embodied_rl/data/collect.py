@@ -1,0 +1,155 @@
+"""Record a policy's episodes as a Minari dataset."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import VectorEnv
+
+from embodied_rl.data.recorder import Info, Recorder
+from embodied_rl.eval.play import Step, play
+from embodied_rl.models.policy import Policy
+from rl_core.progress import bar
+
+_TEXTS = ("task", "instruction", "color")  # what an environment says of its episodes, kept where it is there
+_PROGRESS_AFTER = 2.0  # seconds; shorter recordings stay silent
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recorded:
+    """What `record` added to a dataset."""
+
+    episodes: int
+    steps: int
+    mean_return: float
+    success_rate: float
+
+
+def info_of(env: VectorEnv, **more: Any) -> Info:
+    """Describe a dataset recorded in `env`; `more` are further fields of `Info` (algorithm_name, author ...).
+
+    What `envs.suites` changed about the environment (reward sign, repairs) is kept as `suite`.
+    """
+    extra = {"suite": env.metadata["suite"]} if "suite" in env.metadata else {}
+    return Info(
+        observation_space=env.single_observation_space,
+        action_space=env.single_action_space,
+        env_spec=env.spec,
+        extra={**extra, **more.pop("extra", {})},
+        **more,
+    )
+
+
+def record(
+    policy: Policy,
+    env: VectorEnv,
+    recorder: Recorder,
+    *,
+    episodes: int,
+    seed: int,
+    deterministic: bool = True,
+    noise: float = 0.0,
+) -> Recorded:
+    """Add `episodes` episodes of `policy` to a dataset; may be called again for another policy.
+
+    See `episodes_of` for seeds and noise.
+    """
+    start = time.perf_counter()
+    returns, successes, steps = [], [], 0
+    progress = bar()
+    task = progress.add_task("recording", total=episodes, note="")
+    try:
+        for episode in episodes_of(
+            policy, env, episodes=episodes, seed=seed, deterministic=deterministic, noise=noise
+        ):
+            recorder.add_episode(**episode)
+            returns.append(episode["rewards"].sum())
+            successes.append(episode["metadata"]["success"])
+            steps += len(episode["rewards"])
+            if time.perf_counter() - start > _PROGRESS_AFTER:
+                progress.start()
+                progress.update(task, completed=len(returns))
+    finally:
+        progress.stop()
+    return Recorded(
+        episodes=episodes,
+        steps=steps,
+        mean_return=float(np.mean(returns)),
+        success_rate=float(np.mean(successes)),
+    )
+
+
+def episodes_of(
+    policy: Policy,
+    env: VectorEnv,
+    *,
+    episodes: int,
+    seed: int,
+    deterministic: bool = True,
+    noise: float = 0.0,
+) -> Iterator[dict[str, Any]]:
+    """Yield `episodes` episodes of `policy`, in the order of their seeds `seed`, `seed + 1`, ...
+
+    Each is the arguments of `Recorder.add_episode`; the last observation is the true one, also at a time
+    limit. `noise` is the standard deviation of Gaussian noise on actions, as a share of half their range; the
+    executed actions are the recorded ones. Waves of `env.num_envs` episodes finish completely, so that short
+    episodes are not over-represented. Raises a ValueError for a count below 1 or a negative noise.
+    """
+    if episodes < 1:
+        raise ValueError(f"episodes={episodes}: must be at least 1")
+    if noise < 0:
+        raise ValueError(f"noise={noise}: must be at least 0")
+    rng = np.random.default_rng(seed)
+    space = env.single_action_space
+    if not isinstance(space, gym.spaces.Box):
+        raise ValueError(f"action space {space}: only continuous (Box) actions are supported")
+    low, high = space.low, space.high
+
+    def perturb(action: np.ndarray) -> np.ndarray:
+        noisy = action + noise * 0.5 * (high - low) * rng.standard_normal(action.shape)
+        return np.clip(noisy, low, high).astype(action.dtype)
+
+    for first in range(0, episodes, env.num_envs):
+        indices = range(first, min(first + env.num_envs, episodes))
+        wave = play(
+            policy, env, indices, seed=seed, deterministic=deterministic, perturb=perturb if noise else None
+        )
+        steps = list(wave)
+        for slot, index in enumerate(indices):
+            yield _cut(steps, slot, seed + index)
+
+
+def _cut(steps: Sequence[Step], slot: int, seed: int) -> dict[str, Any]:
+    """Take one simulation's episode out of a wave."""
+    length = sum(bool(step.running[slot]) for step in steps)
+    own = steps[:length]
+    infos = own[0].start_infos
+    texts = {name: str(infos[name][slot]) for name in _TEXTS if name in infos}
+    success = [bool(step.success[slot]) for step in own]
+    return {
+        "observations": _stack([*(_row(step.obs, slot) for step in own), own[-1].final_obs[slot]]),
+        "actions": np.stack([step.action[slot] for step in own]),
+        "rewards": np.array([step.reward[slot] for step in own]),
+        "terminations": np.array([step.terminated[slot] for step in own]),
+        "truncations": np.array([step.truncated[slot] for step in own]),
+        "infos": {"success": np.array([bool(infos["is_success"][slot]), *success])},
+        "metadata": {"seed": seed, "success": any(success), **texts},
+    }
+
+
+def _row(tree: Any, slot: int) -> Any:
+    """One simulation's part of a batched observation, which may be nested."""
+    if isinstance(tree, Mapping):
+        return {key: _row(value, slot) for key, value in tree.items()}
+    return tree[slot]
+
+
+def _stack(rows: Sequence[Any]) -> Any:
+    if isinstance(rows[0], Mapping):
+        return {key: _stack([row[key] for row in rows]) for key in rows[0]}
+    return np.stack(rows)
