@@ -16,11 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from rl_core.config import require
 from rl_core.policy_losses import clipped_surrogate, clipped_value_loss, ratio_stats, token_ratio
 from rl_core.reductions import masked_mean, token_mean, whiten
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)
 class Config:
     """Numbers of the update; the defaults are the paper's for continuous control (table 3)."""
 
@@ -37,14 +38,11 @@ class Config:
     def __post_init__(self) -> None:
         """Reject what cannot train, by name."""
         for name in ("epochs", "minibatch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"ppo.{name}={getattr(self, name)}: must be >= 1")
+            require(getattr(self, name) >= 1, f"ppo.{name}", getattr(self, name), ">= 1")
         for name in ("clip_low", "clip_high", "value_clip", "max_grad_norm", "target_kl"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"ppo.{name}={getattr(self, name)}: must be > 0")
+            require(getattr(self, name) > 0, f"ppo.{name}", getattr(self, name), "> 0")
         for name in ("value_coef", "entropy_coef"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"ppo.{name}={getattr(self, name)}: must be >= 0")
+            require(getattr(self, name) >= 0, f"ppo.{name}", getattr(self, name), ">= 0")
 
 
 @dataclass(kw_only=True, slots=True)

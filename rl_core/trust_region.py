@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
+from rl_core.config import require
+
 TINY = 1e-12
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)
 class Config:
     """Numbers of one step; `max_kl` and `cg_iterations` default to the paper's."""
 
@@ -29,11 +31,9 @@ class Config:
     def __post_init__(self) -> None:
         """Reject what cannot train, by name."""
         for name in ("max_kl", "cg_iterations"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"trust_region.{name}={getattr(self, name)}: must be > 0")
+            require(getattr(self, name) > 0, f"trust_region.{name}", getattr(self, name), "> 0")
         for name in ("damping", "backtracks", "accept_ratio"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"trust_region.{name}={getattr(self, name)}: must be >= 0")
+            require(getattr(self, name) >= 0, f"trust_region.{name}", getattr(self, name), ">= 0")
 
 
 def conjugate_gradient(

@@ -3,6 +3,7 @@ import math
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from torch import nn
 
 from rl_core import ppo
@@ -205,6 +206,12 @@ def test_continuous_actions():
 def test_bad_settings_are_named(field, value):
     with pytest.raises(ValueError, match=rf"ppo.{field}={value}: must be >"):
         ppo.Config(**{field: value})
+
+
+def test_hydra_can_override_it():
+    """A frozen dataclass would be read-only there."""
+    composed = OmegaConf.merge(OmegaConf.structured(ppo.Config), {"epochs": 3, "target_kl": 0.02})
+    assert OmegaConf.to_object(composed) == ppo.Config(epochs=3, target_kl=0.02)
 
 
 def test_an_empty_rollout_is_an_error():
