@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rl_core.config import did_you_mean
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Comparison:
@@ -61,7 +63,7 @@ class Comparison:
         if missing := sorted(required - data.keys()):
             raise ValueError(f"fields {missing} are missing")
         if unknown := sorted(data.keys() - known):
-            raise ValueError(f"fields {unknown} are unknown; accepted: {sorted(known)}")
+            raise ValueError(f"fields {unknown} are unknown{did_you_mean(unknown[0], known)}")
         for name in ("items", "rank"):
             if not isinstance(data[name], list | tuple):
                 raise ValueError(f"{name}={data[name]!r}: must be a list")

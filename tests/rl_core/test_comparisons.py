@@ -43,7 +43,10 @@ def test_several_writers_lose_nothing(tmp_path):
             json.dumps({"question": "x", "items": ["a", "b"]}),
             r"line 2: fields \['judge', 'rank'\] are missing",
         ),
-        (json.dumps(FIRST.to_json() | {"rnak": [0]}), r"line 2: fields \['rnak'\] are unknown; accepted"),
+        (
+            json.dumps(FIRST.to_json() | {"rnak": [0]}),
+            r"line 2: fields \['rnak'\] are unknown; did you mean 'rank'",
+        ),
         (
             json.dumps(FIRST.to_json() | {"rank": [0, 1]}),
             r"line 2: rank=\(0, 1\): must hold one number for each",
