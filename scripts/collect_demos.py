@@ -7,24 +7,16 @@ python scripts/collect_demos.py data.id=hopper/medium-v0 env.id=Hopper-v5 policy
 
 from dataclasses import dataclass, field
 
-from omegaconf import MISSING
+import numpy as np
 
 import envs.config
 from embodied_rl.data import collect
+from embodied_rl.data.recorder import Recorder, Target
 from embodied_rl.models.sources import open_policy
 from envs.suites import make_vec
 from rl_core import config
 from rl_core.config import require
 from rl_core.progress import console
-
-
-@dataclass(kw_only=True, slots=True)
-class Data:
-    """Where the dataset goes."""
-
-    id: str = MISSING  # namespace/name-v0
-    root: str = ""  # empty: MINARI_DATASETS_PATH, else Minari's folder
-    overwrite: bool = False
 
 
 @dataclass(kw_only=True, slots=True)
@@ -34,20 +26,36 @@ class Config:
     policy: str = "expert"  # expert | directory | SB3 .zip
     trust: bool = False  # SB3 files contain pickles
     episodes: int = 200
-    noise: tuple[float, ...] = (0.0,)  # of the expert's actions; several: equal shares of the episodes
+    noise: tuple[float, ...] = (
+        0.0,
+    )  # std on actions, over half their range; several: equal shares of episodes
+    mistakes: float = 0.0  # the expert's: chance per action to do something wrong for a while
     num_envs: int = 16
     seed: int = 0
-    env: envs.config.Config = field(default_factory=envs.config.Config)
-    data: Data = field(default_factory=Data)
+    env: envs.config.Config = field(default_factory=lambda: envs.config.Config(id=""))  # empty: as trained
+    data: Target = field(default_factory=Target)
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        require(self.episodes >= 1, "episodes", self.episodes, "at least 1")
+        require(
+            self.episodes >= len(self.noise) > 0, "episodes", self.episodes, "at least one per noise level"
+        )
 
 
 def main(cfg: Config) -> None:
-    """Open the policies, act, write."""
-    raise SystemExit("written once embodied_rl.data.collect is there")
+    """Let the policies act, write what happened."""
+    shares = np.diff(np.linspace(0, cfg.episodes, len(cfg.noise) + 1).astype(int))
+    policy, spec = open_policy(cfg.policy, cfg.env, trust=cfg.trust, mistakes=cfg.mistakes, seed=cfg.seed)
+    env = make_vec(spec.env_id, min(cfg.num_envs, cfg.episodes), **spec.env_kwargs)
+    info = collect.info_of(env, algorithm_name=cfg.policy)
+    with Recorder(cfg.data.id, info, cfg.data.root or None, overwrite=cfg.data.overwrite) as out:
+        for noise, share in zip(cfg.noise, shares, strict=True):
+            seed = cfg.seed + out.num_episodes
+            done = collect.record(
+                policy, env, out, episodes=int(share), seed=seed, deterministic=False, noise=noise
+            )
+            console.print(f"noise {noise:g}: {done}")
+    console.print(f"{cfg.data.id}: {out.num_episodes} episodes, {out.num_steps} steps")
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from gymnasium.envs.registration import EnvSpec
 from minari.dataset.minari_dataset import parse_dataset_id
 from minari.dataset.minari_storage import is_image_space
 from minari.serialization import serialize_space
+from omegaconf import MISSING
 from PIL import Image
 
 from embodied_rl.data.minari_io import HDF5_NAME, datasets_root
@@ -49,6 +50,15 @@ class Info:
     ref_max_score: float | None = None
     jpeg_encoding: bool = True  # images are stored as JPEG, as Minari does unless told; lossy
     extra: dict[str, Any] = field(default_factory=dict)  # further JSON values
+
+
+@dataclass(kw_only=True, slots=True)
+class Target:
+    """Where a new dataset goes."""
+
+    id: str = MISSING  # namespace/name-v0
+    root: str = ""  # empty: MINARI_DATASETS_PATH, else Minari's own folder
+    overwrite: bool = False
 
 
 class Recorder:
@@ -162,11 +172,10 @@ class Recorder:
             group.create_dataset(name, data=frames, dtype=h5py.vlen_dtype(np.uint8), chunks=True)
         else:
             array = np.asarray(value)
-            kind = h5py.string_dtype() if array.dtype.kind in "UO" else array.dtype
+            if array.dtype.kind == "U":
+                array = array.astype(h5py.string_dtype())
             chunks = array.shape if 0 < array.nbytes <= _ONE_CHUNK_BYTES else True
-            group.create_dataset(
-                name, data=array, dtype=kind, chunks=chunks, maxshape=(None, *array.shape[1:])
-            )
+            group.create_dataset(name, data=array, chunks=chunks, maxshape=(None, *array.shape[1:]))
 
     def _metadata(self, num_bytes: int) -> dict[str, Any]:
         info = self._info

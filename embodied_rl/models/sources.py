@@ -14,20 +14,20 @@ EXPERT = "expert"
 
 
 def open_policy(
-    source: str, env: EnvConfig, *, trust: bool = False, noise: float = 0.0, seed: int = 0
+    source: str, env: EnvConfig, *, trust: bool = False, mistakes: float = 0.0, seed: int = 0
 ) -> tuple[Policy, Spec]:
     """Open the policy named by `source`, and the layout of the environment it is to act in.
 
-    `source` is `expert` (the desk's, `noise` is its), a directory `<run>` or `<run>/policy`, or an SB3
-    `model.zip`, which needs `trust`. An empty `env.id` means the desk for the expert, and the environment
-    of its training for a saved policy. Raises ValueError for anything else.
+    `source` is `expert` (the desk's, with its chance of `mistakes` per action), a directory `<run>` or
+    `<run>/policy`, or an SB3 `model.zip`, which needs `trust`. An empty `env.id` means the desk for the
+    expert, and the environment of its training for a saved policy. Raises ValueError for anything else.
     """
     if source == EXPERT:
         env = EnvConfig(id=env.id or DESK, task=env.task, kwargs=env.kwargs)
         if env.id != DESK:
             raise ValueError(f"policy=expert: only {DESK} has scripted experts, not {env.id}")
         task = {"task": env.task} if env.task else {}
-        return Expert(**task, noise=noise, mistakes=noise / 10, seed=seed), spec_of(env)
+        return Expert(**task, mistakes=mistakes, seed=seed), spec_of(env)
     path = Path(source)
     if path.suffix == ".zip":
         from embodied_rl.models.sb3 import SB3Policy  # two seconds of import that only SB3 files need
