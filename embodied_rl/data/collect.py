@@ -12,7 +12,7 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 
 from embodied_rl.data.recorder import Info, Recorder
-from embodied_rl.eval.play import Step, play
+from embodied_rl.eval.play import Step, has_success, play
 from embodied_rl.models.policy import Policy
 from rl_core.progress import bar
 
@@ -27,7 +27,7 @@ class Recorded:
     episodes: int
     steps: int
     mean_return: float
-    success_rate: float
+    success_rate: float | None  # None: the environment knows no success
 
 
 def info_of(env: VectorEnv, **more: Any) -> Info:
@@ -69,7 +69,8 @@ def record(
         ):
             recorder.add_episode(**episode)
             returns.append(episode["rewards"].sum())
-            successes.append(episode["metadata"]["success"])
+            if "success" in episode["metadata"]:
+                successes.append(episode["metadata"]["success"])
             steps += len(episode["rewards"])
             if time.perf_counter() - start > _PROGRESS_AFTER:
                 progress.start()
@@ -80,7 +81,7 @@ def record(
         episodes=episodes,
         steps=steps,
         mean_return=float(np.mean(returns)),
-        success_rate=float(np.mean(successes)),
+        success_rate=float(np.mean(successes)) if successes else None,
     )
 
 
@@ -121,25 +122,27 @@ def episodes_of(
         )
         steps = list(wave)
         for slot, index in enumerate(indices):
-            yield _cut(steps, slot, seed + index)
+            yield _cut(steps, slot, seed + index, with_success=has_success(env))
 
 
-def _cut(steps: Sequence[Step], slot: int, seed: int) -> dict[str, Any]:
+def _cut(steps: Sequence[Step], slot: int, seed: int, *, with_success: bool) -> dict[str, Any]:
     """Take one simulation's episode out of a wave."""
-    length = sum(bool(step.running[slot]) for step in steps)
-    own = steps[:length]
-    infos = own[0].start_infos
-    texts = {name: str(infos[name][slot]) for name in _TEXTS if name in infos}
-    success = [bool(step.success[slot]) for step in own]
-    return {
+    own = [step for step in steps if step.running[slot]]
+    start = own[0].start_infos
+    texts = {name: str(start[name][slot]) for name in _TEXTS if name in start}
+    episode = {
         "observations": _stack([*(_row(step.obs, slot) for step in own), own[-1].final_obs[slot]]),
         "actions": np.stack([step.action[slot] for step in own]),
         "rewards": np.array([step.reward[slot] for step in own]),
         "terminations": np.array([step.terminated[slot] for step in own]),
         "truncations": np.array([step.truncated[slot] for step in own]),
-        "infos": {"success": np.array([bool(infos["is_success"][slot]), *success])},
-        "metadata": {"seed": seed, "success": any(success), **texts},
+        "metadata": {"seed": seed, **texts},
     }
+    if with_success:
+        success = np.array([step.success[slot] for step in own])
+        episode["infos"] = {"success": np.concatenate([start["is_success"][slot : slot + 1], success])}
+        episode["metadata"]["success"] = bool(success.any())
+    return episode
 
 
 def _row(tree: Any, slot: int) -> Any:

@@ -107,3 +107,8 @@ def env_id(env: VectorEnv) -> str:
     if env.spec is None:
         raise ValueError("env: has no spec and so no id; make it with envs.suites.make_vec")
     return env.spec.id
+
+
+def has_success(env: VectorEnv) -> bool:
+    """Whether `is_success` means anything in this environment; `envs.suites` says so, others are believed."""
+    return bool(env.metadata.get("suite", {}).get("has_success", True))

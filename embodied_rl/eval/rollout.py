@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from gymnasium.vector import VectorEnv
 
-from embodied_rl.eval.play import Step, env_id, play
+from embodied_rl.eval.play import Step, env_id, has_success, play
 from embodied_rl.eval.video import Mp4Writer, VideoConfig
 from embodied_rl.models.policy import Policy
 from envs.desk.cameras import FAST, FINE
@@ -104,7 +104,7 @@ def evaluate(
     return Evaluation(
         env_id=env_id(env),
         episodes=tuple(done),
-        has_success=bool(_suite(env).get("has_success", True)),
+        has_success=has_success(env),
         settings={
             "episodes": episodes,
             "seed": seed,
@@ -112,7 +112,7 @@ def evaluate(
             "num_envs": env.num_envs,
             "env_id": env_id(env),
             "env_kwargs": dict(env.spec.kwargs) if env.spec else {},
-            **_suite(env),
+            **env.metadata.get("suite", {}),
         },
         latency_ms=np.array(latency),
         wall_s=time.perf_counter() - start,
@@ -207,7 +207,3 @@ class _Film:
                 )
             )
         self._steps += 1
-
-
-def _suite(env: VectorEnv) -> dict[str, Any]:
-    return dict(env.metadata.get("suite", {}))

@@ -36,6 +36,8 @@ def test_dataset_replays_in_the_environment(tmp_path):
     assert summary.episodes == data.num_episodes == 5
     assert summary.steps == data.num_steps
     assert summary.mean_return == pytest.approx(data.returns.mean(), rel=1e-5)
+    assert summary.success_rate is None, "Hopper knows no success"
+    assert "success" not in episode_metadata("test/set-v0", tmp_path)[0]
     assert len(set(data.lengths)) > 1, "episodes of different length within a wave are what is tested"
     env = make("Hopper-v5")
     for index in range(5):
@@ -61,12 +63,15 @@ def test_dataset_does_not_depend_on_how_many_run_at_once(tmp_path):
 
 
 def test_what_the_dataset_says_of_itself(tmp_path):
-    _, data, env = recorded("AdroitHandDoor-v1", 28, tmp_path, num_envs=2, episodes=3, max_episode_steps=6)
+    summary, data, env = recorded(
+        "AdroitHandDoor-v1", 28, tmp_path, num_envs=2, episodes=3, max_episode_steps=6
+    )
     assert data.env_id == "AdroitHandDoor-v1"
     assert data.metadata["algorithm_name"] == "wave"
     assert data.metadata["suite"]["reward"] == "fixed"
     assert "reward: sign of the palm-to-object distance" in data.metadata["suite"]["repairs"]
     assert [row["seed"] for row in episode_metadata("test/set-v0", tmp_path)] == [30, 31, 32]
+    assert summary.success_rate == 0.0
     assert not any(row["success"] for row in episode_metadata("test/set-v0", tmp_path))
     assert np.flatnonzero(data.truncations).tolist() == [5, 11, 17]
     spec = gym.envs.registration.EnvSpec.from_json(data.metadata["env_spec"])
