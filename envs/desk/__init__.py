@@ -1,4 +1,4 @@
-"""A language-conditioned manipulation desk; importing the package registers `embodied/Desk-v0` with Gymnasium."""
+"""A language-conditioned manipulation desk; importing it registers `embodied/Desk-v0` with Gymnasium."""
 
 import gymnasium as gym
 

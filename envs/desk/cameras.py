@@ -1,8 +1,10 @@
-"""Cameras by ray casting: colour, depth and segmentation of any MuJoCo model, without OpenGL and without a display.
+"""Cameras by ray casting: colour, depth and segmentation of any MuJoCo model, without OpenGL and without a
+display.
 
-`mj_multiRay` finds for every pixel the geom, the distance and the surface normal. It releases the GIL, so several
-images are cast on threads. Shading is Lambert's law per light plus the headlight; the same input gives the same pixels
-on every machine. What OpenGL also does and this does not: textures, reflections, highlights.
+`mj_multiRay` finds for every pixel the geom, the distance and the surface normal. It releases the GIL, so
+several images are cast on threads. Shading is Lambert's law per light plus the headlight; the same input
+gives the same pixels on every machine. What OpenGL also does and this does not: textures, reflections,
+highlights.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _SKY_TOP, _SKY_BOTTOM = np.array([0.60, 0.71, 0.83]), np.array([0.92, 0.94, 0.96])
+_EDGE_CONTRAST = 0.03  # difference in colour, of 1, between neighbours that makes an edge
 _FAR = 50.0  # metres from which a directional light is cast
 _SHADOW_BIAS = 2e-3  # metres a surface may lie behind the light's first hit and still count as lit
 
@@ -35,19 +38,21 @@ class Image:
 class Quality:
     """How much work goes into an image."""
 
-    samples: int = 1  # rays per pixel and side, averaged in colour
-    shadows: bool = False  # one more ray per pixel and shadow-casting light
+    samples: int = 1  # rays per side of a pixel on an edge of the image, averaged in colour
+    # Groups that cast shadows, one more ray per pixel and shadow-casting light. Only geoms of these groups receive
+    # any: a detailed surface would lie in the shadow of the simple shape that stands in for it here.
+    shadows: Sequence[int] = ()
     groups: Sequence[int] = (0, 1, 2)  # geom groups to draw; MuJoCo's own viewer draws these too
 
     def __post_init__(self) -> None:
         if self.samples < 1:
             raise ValueError(f"samples={self.samples}: must be at least 1")
-        if not self.groups or not set(self.groups) <= set(range(mujoco.mjNGROUP)):
-            raise ValueError(f"groups={self.groups}: expected numbers from 0 to {mujoco.mjNGROUP - 1}")
+        for name, groups in (("groups", self.groups), ("shadows", self.shadows)):
+            if not set(groups) <= set(range(mujoco.mjNGROUP)):
+                raise ValueError(f"{name}={groups}: expected numbers from 0 to {mujoco.mjNGROUP - 1}")
 
 
 FAST = Quality()
-FINE = Quality(samples=2, shadows=True)
 
 
 def render(
@@ -61,27 +66,55 @@ def render(
 ) -> Image:
     """Cast one image; only the state of `data` is read, its kinematics are brought up to date.
 
-    `camera` is the name or number of a camera of the model; ValueError with the nearest names for an unknown one.
+    `camera` is the name or number of a camera of the model; ValueError with the nearest names for an unknown
+    one.
     """
     number = find_camera(model, camera)
     if min(width, height) < 1:
         raise ValueError(f"width={width}, height={height}: each must be at least 1")
     mujoco.mj_kinematics(model, data)
     mujoco.mj_camlight(model, data)
-    world = _World(model, data, np.isin(np.arange(mujoco.mjNGROUP), quality.groups).astype(np.uint8))
-    k = quality.samples
-    local = _pixel_rays(float(model.cam_fovy[number]), width * k, height * k)
-    rays = local @ data.cam_xmat[number].reshape(3, 3).T
-    hits = world.cast(data.cam_xpos[number].copy(), rays)
-    color = _shade(world, data.cam_xpos[number], rays, hits, quality.shadows)
+    world = _World(model, data, _mask(quality.groups), _mask(quality.shadows))
+    origin, axes = data.cam_xpos[number].copy(), data.cam_xmat[number].reshape(3, 3).T
+    fovy = float(model.cam_fovy[number])
+    local = _pixel_rays(fovy, width, height)
+    rays = local @ axes
+    hits = world.cast(origin, rays)
+    color = _shade(world, origin, rays, hits).reshape(height, width, 3)
+    if quality.samples > 1:
+        edges = _edges(color)
+        rays = _subpixel_rays(fovy, edges, quality.samples) @ axes
+        fine = _shade(world, origin, rays, world.cast(origin, rays))
+        color[edges] = fine.reshape(-1, quality.samples**2, 3).mean(axis=1)
     depth = np.where(hits.geom >= 0, hits.distance * -local[:, 2], np.inf)
-    shape = (height, k, width, k)
-    pick = k // 2  # depth and identity cannot be averaged: the middle ray speaks for its pixel
     return Image(
-        rgb=(color.reshape(*shape, 3).mean(axis=(1, 3)) * 255.0 + 0.5).astype(np.uint8),
-        depth=depth.reshape(shape)[:, pick, :, pick].astype(np.float32),
-        segmentation=hits.geom.reshape(shape)[:, pick, :, pick].copy(),
+        rgb=(color * 255.0 + 0.5).astype(np.uint8),
+        depth=depth.astype(np.float32).reshape(height, width),
+        segmentation=hits.geom.reshape(height, width),
     )
+
+
+def _mask(groups: Sequence[int]) -> NDArray[np.uint8]:
+    return np.isin(np.arange(mujoco.mjNGROUP), groups).astype(np.uint8)
+
+
+def _edges(color: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Pixels `[H, W]` of an image `[H, W, 3]` that differ visibly from a neighbour."""
+    edges = np.zeros(color.shape[:2], np.bool_)
+    down = np.abs(color[1:] - color[:-1]).max(axis=2) > _EDGE_CONTRAST
+    right = np.abs(color[:, 1:] - color[:, :-1]).max(axis=2) > _EDGE_CONTRAST
+    edges[1:] |= down
+    edges[:-1] |= down
+    edges[:, 1:] |= right
+    edges[:, :-1] |= right
+    return edges
+
+
+def _subpixel_rays(fovy: float, pixels: NDArray[np.bool_], samples: int) -> NDArray[np.float64]:
+    """Unit directions `[P*samples**2, 3]` through a grid inside each of the `P` chosen pixels `[H, W]`."""
+    height, width = pixels.shape
+    rays = _pixel_rays(fovy, width * samples, height * samples).reshape(height, samples, width, samples, 3)
+    return rays.swapaxes(1, 2)[pixels].reshape(-1, 3)
 
 
 def render_many(
@@ -124,7 +157,7 @@ def find_camera(model: mujoco.MjModel, camera: str | int) -> int:
 
 @lru_cache(maxsize=16)
 def _pixel_rays(fovy: float, width: int, height: int) -> NDArray[np.float64]:
-    """Unit directions `[H*W, 3]` through the pixel centres, camera frame (x right, y up, looking along -z)."""
+    """Unit directions `[H*W, 3]` through the pixel centres, camera frame (x right, y up, -z forward)."""
     extent = np.tan(np.radians(fovy) / 2)
     rays = np.empty((height, width, 3))
     rays[..., 0] = (np.arange(width) + 0.5 - width / 2) * (2 * extent / height)
@@ -153,10 +186,15 @@ class _World:
 
     model: mujoco.MjModel
     data: mujoco.MjData
-    groups: NDArray[np.uint8]  # [mjNGROUP] 1 for drawn
+    drawn: NDArray[np.uint8]  # [mjNGROUP] 1 for groups that are seen
+    casting: NDArray[np.uint8]  # [mjNGROUP] 1 for groups that cast shadows
 
-    def cast(self, origin: NDArray[np.float64], rays: NDArray[np.float64]) -> _Hits:
-        """Follow unit rays `[R, 3]` from one point."""
+    def cast(
+        self, origin: NDArray[np.float64], rays: NDArray[np.float64], groups: NDArray[np.uint8] | None = None
+    ) -> _Hits:
+        """Follow unit rays `[R, 3]` from one point through what is drawn, or through some other groups."""
+        if groups is None:
+            groups = self.drawn
         n = len(rays)
         geom, distance, normal = np.full(n, -1, np.int32), np.full(n, -1.0), np.zeros(3 * n)
         vectors = np.ascontiguousarray(rays).reshape(-1)
@@ -165,7 +203,7 @@ class _World:
             self.data,
             origin,
             vectors,
-            self.groups,
+            groups,
             True,
             -1,
             geom,
@@ -178,11 +216,13 @@ class _World:
 
 
 def _shade(
-    world: _World, origin: NDArray[np.float64], rays: NDArray[np.float64], hits: _Hits, shadows: bool
+    world: _World, origin: NDArray[np.float64], rays: NDArray[np.float64], hits: _Hits
 ) -> NDArray[np.float64]:
-    """Colours `[R, 3]` in [0, 1]: ambient, headlight and every light of the model, sky where nothing was hit."""
+    """Colours `[R, 3]` in [0, 1]: ambient light, headlight, the model's lights; sky beyond."""
     model = world.model
-    color = _SKY_BOTTOM + (_SKY_TOP - _SKY_BOTTOM) * np.clip(rays[:, 2:] * 0.5 + 0.5, 0.0, 1.0)
+    color: NDArray[np.float64] = _SKY_BOTTOM + (_SKY_TOP - _SKY_BOTTOM) * np.clip(
+        rays[:, 2:] * 0.5 + 0.5, 0.0, 1.0
+    )
     rows = np.flatnonzero(hits.geom >= 0)
     if not len(rows):
         return color
@@ -195,16 +235,24 @@ def _shade(
     if head.active:
         light += np.abs(facing)[:, None] * np.asarray(head.diffuse, np.float64)
     points = origin + seen.distance[:, None] * view
+    receives = world.casting[model.geom_group[seen.geom]] > 0
     for index in np.flatnonzero(model.light_active):
-        light += _light(world, int(index), points, normal, shadows)
+        light += _light(world, int(index), points, normal, receives)
     color[rows] = np.clip(geom_colors(model)[seen.geom, :3] * light, 0.0, 1.0)
     return color
 
 
 def _light(
-    world: _World, index: int, points: NDArray[np.float64], normal: NDArray[np.float64], shadows: bool
+    world: _World,
+    index: int,
+    points: NDArray[np.float64],
+    normal: NDArray[np.float64],
+    receives: NDArray[np.bool_],
 ) -> NDArray[np.float64]:
-    """What light `index` adds at the points `[P, 3]`: Lambert's cosine times its colour, plus its ambient part."""
+    """What light `index` adds at the points `[P, 3]`: its colour by Lambert's law, and its ambient part.
+
+    `receives` `[P]` says which points may lie in shadow.
+    """
     model, data = world.model, world.data
     source = data.light_xpos[index]
     if model.light_type[index] == mujoco.mjtLightType.mjLIGHT_DIRECTIONAL:
@@ -214,12 +262,16 @@ def _light(
     length = np.sqrt((path**2).sum(axis=1, keepdims=True))
     path /= length
     diffuse = np.maximum(-(normal * path).sum(axis=1), 0.0)
-    if shadows and model.light_castshadow[index]:
-        # All rays share one origin: cast from the light, and see whether the point is the first thing it reaches.
-        reached = world.cast(np.ascontiguousarray(source), path).distance
-        diffuse[(reached >= 0) & (reached < length[:, 0] - _SHADOW_BIAS)] = 0.0
+    rows = np.flatnonzero(receives & (diffuse > 0) & bool(model.light_castshadow[index]))
+    if len(rows):
+        # All rays share one origin: cast from the light and see whether the point is what it reaches first.
+        reached = world.cast(np.ascontiguousarray(source), path[rows], world.casting).distance
+        diffuse[rows[(reached >= 0) & (reached < length[rows, 0] - _SHADOW_BIAS)]] = 0.0
     ambient = np.asarray(model.light_ambient[index], np.float64)
-    return diffuse[:, None] * np.asarray(model.light_diffuse[index], np.float64) + ambient
+    result: NDArray[np.float64] = (
+        diffuse[:, None] * np.asarray(model.light_diffuse[index], np.float64) + ambient
+    )
+    return result
 
 
 def geom_colors(model: mujoco.MjModel) -> NDArray[np.float64]:
@@ -227,6 +279,6 @@ def geom_colors(model: mujoco.MjModel) -> NDArray[np.float64]:
     color = np.array(model.geom_rgba, np.float64)
     painted = model.geom_matid >= 0
     # MuJoCo lets an explicitly set geom colour win over the material's; unset means the default grey.
-    painted &= (model.geom_rgba == np.float32([0.5, 0.5, 0.5, 1.0])).all(axis=1)
+    painted &= (color == (0.5, 0.5, 0.5, 1.0)).all(axis=1)
     color[painted] = model.mat_rgba[model.geom_matid[painted]]
     return color

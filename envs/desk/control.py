@@ -1,9 +1,11 @@
-"""From actions to joint targets: end-effector deltas solved by damped least squares for all simulations at once.
+"""From actions to joint targets: end-effector deltas solved by damped least squares for all simulations at
+once.
 
-A batched Jacobian was chosen over a mocap body welded to the hand: the weld is a soft constraint whose pull depends on
-the solver and which can drag the arm through its own limits, while joint targets are what a real Panda accepts, respect
-its force limits, and leave the physics free of an invisible force. Deltas count from the measured pose, so the
-controller has no memory and the observation says everything about what the next action will do.
+A batched Jacobian was chosen over a mocap body welded to the hand: the weld is a soft constraint whose pull
+depends on the solver and which can drag the arm through its own limits, while joint targets are what a real
+Panda accepts, respect its force limits, and leave the physics free of an invisible force. Deltas count from
+the measured pose, so the controller has no memory and the observation says everything about what the next
+action will do.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ from envs.desk.scene import GRIPPER_OPEN, HOME, Scene
 ACTION_DIM = 7
 MAX_TRANSLATION = 0.03  # metres per action at 1.0
 MAX_ROTATION = 0.20  # radians per action at 1.0
-_DAMPING = 0.02**2  # of the least squares, in squared Jacobian units
+_DAMPING = 0.01**2  # of the least squares, in squared Jacobian units
+MAX_JOINT_STEP = 0.2175  # radians per action: the Panda's joints turn at up to 2.175 rad/s
 _POSTURE_GAIN = (
     0.1  # share of the way to `HOME` taken per action in the null space, so that the elbow does not wander
 )
@@ -39,9 +42,9 @@ class Hand:
 def joint_targets(action: NDArray[np.float64], hand: Hand, scene: Scene) -> NDArray[np.float64]:
     """Actuator targets `[N, 8]`: seven joint angles and the finger position.
 
-    `action` is `[N, 7]`: x, y, z in units of 3 cm, rotation vector about the world axes in units of 0.2 rad, and the
-    gripper, open where >= 0 and closed below. Values outside [-1, 1] are clipped, and so is the grasp centre to the
-    scene's workspace.
+    `action` is `[N, 7]`: x, y, z in units of 3 cm, rotation vector about the world axes in units of 0.2 rad,
+    and the gripper, open where >= 0 and closed below. Values outside [-1, 1] are clipped, and so is the grasp
+    centre to the scene's workspace.
     """
     action = np.clip(action, -1.0, 1.0)
     goal = np.clip(hand.pos + MAX_TRANSLATION * action[:, :3], scene.workspace_low, scene.workspace_high)
@@ -51,6 +54,6 @@ def joint_targets(action: NDArray[np.float64], hand: Hand, scene: Scene) -> NDAr
     jac_t = hand.jac.transpose(0, 2, 1)
     residual = error[..., None] - hand.jac @ posture[..., None]
     step = jac_t @ np.linalg.solve(hand.jac @ jac_t + _DAMPING * np.eye(6), residual)
-    arm = hand.joints + posture + step[..., 0]
+    arm = hand.joints + np.clip(posture + step[..., 0], -MAX_JOINT_STEP, MAX_JOINT_STEP)
     fingers = np.where(action[:, 6:] >= 0.0, GRIPPER_OPEN, 0.0)
     return np.concatenate([arm, fingers], axis=1)

@@ -8,10 +8,10 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.desk.cameras import FINE, render
+from envs.desk.cameras import render
 from envs.desk.episodes import DeskOptions, Episodes, Observation
 from envs.desk.tasks import check_choice
-from envs.desk.vector import RENDER_SIZE
+from envs.desk.vector import RENDER_QUALITY, RENDER_SIZE
 
 
 class DeskEnv(gym.Env):
@@ -70,13 +70,13 @@ class DeskEnv(gym.Env):
             "color": sim.scene.colors[sim.target[0]],
         }
 
-    def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
-        """The desk from the static camera, `[360, 480, 3]`; None without `render_mode="rgb_array"`."""
+    def render(self) -> NDArray[np.uint8] | None:
+        """The desk from the static camera, `[304, 400, 3]`; None without `render_mode="rgb_array"`."""
         if self.render_mode is None:
             return None
         batch = self.episodes.sim.batch
         width, height = RENDER_SIZE
-        return render(batch.model, batch.get_data(0), "static", width, height, quality=FINE).rgb
+        return render(batch.model, batch.get_data(0), "static", width, height, quality=RENDER_QUALITY).rgb
 
 
 def _first(obs: Observation) -> Observation:

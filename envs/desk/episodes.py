@@ -1,4 +1,4 @@
-"""Episodes on many desks: seeds, time limits, success and faults; what the single and the vector environment share."""
+"""Episodes on many desks: seeds, time limits, success, faults, for one environment or many."""
 
 from __future__ import annotations
 
@@ -128,9 +128,9 @@ class Episodes:
     def step(self, action: ArrayLike) -> Outcome:
         """Advance every simulation by one action, `[N, 7]` in [-1, 1].
 
-        Raises ValueError for a wrong shape; for NaN or diverged physics where `on_error` is "raise". Otherwise the
-        episode in question is truncated with reward 0, its last sound observation stands for the final one, and the
-        caller must begin a new episode.
+        Raises ValueError for a wrong shape; for NaN or diverged physics where `on_error` is "raise".
+        Otherwise the episode in question is truncated with reward 0, its last sound observation stands for
+        the final one, and the caller must begin a new episode.
         """
         if self._hand is None or self._obs is None:
             raise RuntimeError("call reset() before step()")
@@ -166,8 +166,8 @@ class Episodes:
             for key, value in obs.items():
                 value[failed] = before[key][failed]
             reward[failed], success[failed], truncated[failed] = 0.0, False, True
-            for value in terms.values():
-                value[failed] = 0.0
+            for term in terms.values():
+                term[failed] = 0.0
         terminated = success & self.options.terminate_on_success
         return Outcome(
             obs=obs,

@@ -1,7 +1,8 @@
 """Scripted experts: each task as a rule from the observation to an action, for all simulations at once.
 
-The rules are memoryless. What a phase machine would remember (grasped, carried, let go) is read from the observation,
-so an expert recovers from any disturbance, needs no word about resets, and is a policy that imitation can represent.
+The rules are memoryless. What a phase machine would remember (grasped, carried, let go) is read from the
+observation, so an expert recovers from any disturbance, needs no word about resets, and is a policy that
+imitation can represent.
 """
 
 from __future__ import annotations
@@ -51,12 +52,13 @@ class View:
 
     def grasped(self) -> NDArray[np.bool_]:
         """Whether the fingers are closed on the target."""
-        return (np.sqrt((self.block**2).sum(axis=1)) < 0.025) & (self.width < self.size + 0.006)
+        near: NDArray[np.bool_] = np.sqrt((self.block**2).sum(axis=1)) < 0.025
+        return near & (self.width < self.size + 0.006)
 
 
 @dataclass(kw_only=True, slots=True)
 class Command:
-    """What a rule wants: a move [N, 3] in metres, a turn [N] about the vertical in radians, the gripper open [N]."""
+    """A rule's wish: move [N, 3] in metres, turn [N] about the vertical in radians, gripper open [N]."""
 
     move: Floats
     turn: Floats
@@ -111,8 +113,9 @@ class Expert:
     """Acts on `DeskVectorEnv` or `DeskEnv` observations `{name: [N, d]}`; a policy of the project's protocol.
 
     `noise` is the standard deviation of Gaussian noise on the six motion components (actions span [-1, 1]);
-    `mistakes` the chance per action to start a mistake: some steps of moving in a random direction with the gripper in
-    a random state. Both make data of mixed quality, and recoveries. `task`, `scene` are those of the environment.
+    `mistakes` the chance per action to start a mistake: some steps of moving in a random direction with the
+    gripper in a random state. Both make data of mixed quality, and recoveries. `task`, `scene` are those of
+    the environment.
     """
 
     def __init__(

@@ -21,10 +21,11 @@ _HAND_DOWN = np.diag([1.0, -1.0, -1.0])
 def observation_layout(scene: Scene) -> Layout:
     """Fields of `observation` in order.
 
-    joints [7] rad · hand_pos [3] m · hand_tilt [3] sine times axis of the rotation from pointing down · hand_velocity
-    [6] m/s, rad/s · width [1] m, opening of the gripper · blocks [K*3] m, centres relative to the hand · block_yaws
-    [K*2] cosine and sine · target [3] m, the target's centre relative to the hand, repeated so that a network need not
-    learn to select it · target_turn [1] rad in [-pi/4, pi/4], from the hand's yaw to the nearest side of the target.
+    joints [7] rad · hand_pos [3] m · hand_tilt [3] sine times axis of the rotation from pointing down ·
+    hand_velocity [6] m/s, rad/s · width [1] m, opening of the gripper · blocks [K*3] m, centres relative to
+    the hand · block_yaws [K*2] cosine and sine · target [3] m, the target's centre relative to the hand,
+    repeated so that a network need not learn to select it · target_turn [1] rad in [-pi/4, pi/4], from the
+    hand's yaw to the nearest side of the target.
     """
     k = len(scene.blocks)
     sizes = {
@@ -42,10 +43,11 @@ def observation_layout(scene: Scene) -> Layout:
 
 
 def goal_layout(tasks: Sequence[Task], scene: Scene) -> Layout:
-    """Fields of `desired_goal` in order: color [K] one-hot of the target, then what only some sets of tasks need.
+    """Fields of `desired_goal` in order: color [K] one-hot of the target, then what only some sets of tasks
+    need.
 
-    task [number of tasks] one-hot where there are several; goal [2], x and y on the desk in metres where any task has
-    one (zeros for the others).
+    task [number of tasks] one-hot where there are several; goal [2], x and y on the desk in metres where any
+    task has one (zeros for the others).
     """
     sizes = {"color": len(scene.blocks)}
     if len(tasks) > 1:
@@ -62,7 +64,7 @@ def _layout(sizes: Mapping[str, int]) -> Layout:
 
 def layout_size(layout: Layout) -> int:
     """Length of the vector that a layout describes."""
-    return max(part.stop for part in layout.values())
+    return max(int(part.stop) for part in layout.values())
 
 
 def observation_space(tasks: Sequence[Task], scene: Scene) -> spaces.Dict:
@@ -119,7 +121,7 @@ def write_goal(layout: Layout, state: State, task: NDArray[np.int64]) -> NDArray
 
 
 def hand_tilt(rot: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Sine times axis, world frame, of the rotation that takes the downward hand to `rot [N, 3, 3]`: `[N, 3]`."""
+    """Sine times axis `[N, 3]`, world frame, of the rotation from the downward hand to `rot [N, 3, 3]`."""
     turned = rot @ _HAND_DOWN.T
     skew = turned - turned.transpose(0, 2, 1)
     return 0.5 * np.stack([skew[:, 2, 1], skew[:, 0, 2], skew[:, 1, 0]], axis=1)
@@ -132,7 +134,8 @@ def hand_yaw(rot: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def block_headings(quats: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Heading of the blocks' x axes, and of whichever side lies most in the plane of the desk; radians, `[N, K]`.
+    """Heading of the blocks' x axes, and of whichever side lies most in the plane of the desk; radians, `[N,
+    K]`.
 
     They agree modulo a quarter turn unless the block has been tipped onto another face.
     """

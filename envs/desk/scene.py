@@ -1,8 +1,9 @@
 """The desk as data: which objects stand on it, where they may start, and the MuJoCo model built from that.
 
-A Franka Panda on a pedestal faces a wooden desk whose surface is the plane z = 0; the robot's base is the origin and
-x points away from it. Lengths are metres, angles radians. The meshes of the Panda (Apache-2.0) are read from the
-installed gymnasium-robotics package and only drawn: every collision shape is a box, capsule or sphere.
+A Franka Panda on a pedestal faces a wooden desk whose surface is the plane z = 0; the robot's base is the
+origin and x points away from it. Lengths are metres, angles radians. The meshes of the Panda (Apache-2.0) are
+read from the installed gymnasium-robotics package and only drawn: every collision shape is a box, capsule or
+sphere.
 """
 
 from __future__ import annotations
@@ -16,26 +17,17 @@ import mujoco
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-HOME = (
-    0.0,
-    0.085,
-    0.0,
-    -2.13,
-    0.0,
-    2.215,
-    0.785,
-)  # arm joints: the gripper points down above the desk's middle
-FINE_GROUPS, COARSE_GROUPS = (
-    (0, 1, 2),
-    (0, 1, 4),
-)  # geom groups to draw: the Panda in 130 or in 2 thousand triangles
+# Arm joints at rest: the gripper points down, 22 cm above the middle of the start region.
+HOME = (0.0, -0.0456, 0.0, -2.4288, 0.0, 2.3832, 0.7854)
+# Geom groups to draw: the Panda in 134 or in 2 thousand triangles.
+FINE_GROUPS, COARSE_GROUPS = (0, 1, 2), (0, 1, 4)
 GRIPPER_OPEN = 0.04  # position of each finger, metres; the opening is twice that
 PHYSICS_STEP = 0.005  # seconds
 MARK_UNUSED = (0.5, 0.0, -2.0)  # where the goal mark waits
 CONTROL_STEPS = 20  # physics steps per action: 10 Hz
 
-# Contact filter bits. The robot touches the world, never itself: joint limits keep it apart, and pairs that cannot
-# touch cost time in every step.
+# Contact filter bits. The robot touches the world, never itself: joint limits keep it apart, and pairs that
+# cannot touch cost time in every step.
 _ROBOT, _WORLD = 1, 2
 _MESHES = ("link0", "link1", "link2", "link3", "link4", "link5", "link6", "link7", "hand", "finger")
 
@@ -55,13 +47,13 @@ class Scene:
     """What is on the desk and where it may start."""
 
     blocks: tuple[Block, ...]
-    start_low: tuple[float, float] = (0.40, -0.22)  # corner of the rectangle of block centres, x and y
-    start_high: tuple[float, float] = (0.66, 0.22)
+    start_low: tuple[float, float] = (0.36, -0.20)  # corner of the rectangle of block centres, x and y
+    start_high: tuple[float, float] = (0.60, 0.20)
     start_yaw: float = 0.7  # blocks start turned by up to this much either way
     start_gap: float = 0.11  # least distance between two block centres: the open gripper fits between
     joint_noise: float = 0.06  # arm joints start this far from `HOME`, uniformly
-    workspace_low: tuple[float, float, float] = (0.32, -0.32, 0.012)  # limits of the grasp centre
-    workspace_high: tuple[float, float, float] = (0.74, 0.32, 0.40)
+    workspace_low: tuple[float, float, float] = (0.30, -0.28, 0.012)  # limits of the grasp centre
+    workspace_high: tuple[float, float, float] = (0.66, 0.28, 0.36)
 
     @property
     def colors(self) -> tuple[str, ...]:
@@ -77,8 +69,10 @@ DESK = Scene(
     )
 )
 
-# name, parent, position, quaternion, joint range, force limit (N m), mass (kg): kinematics of the Franka Panda.
-_LINKS = (
+_Vector = tuple[float, ...]
+# name, parent, position, quaternion, joint range, force limit (N m), mass (kg): kinematics of the Franka
+# Panda.
+_LINKS: tuple[tuple[str, str, _Vector, _Vector, tuple[float, float], float, float], ...] = (
     ("link1", "link0", (0, 0, 0.333), (1, 0, 0, 0), (-2.8973, 2.8973), 87, 2.71),
     ("link2", "link1", (0, 0, 0), (1, -1, 0, 0), (-1.7628, 1.7628), 87, 2.73),
     ("link3", "link2", (0, -0.316, 0), (1, 1, 0, 0), (-2.8973, 2.8973), 87, 2.04),
@@ -132,7 +126,7 @@ def _add_surroundings(spec: mujoco.MjSpec) -> None:
         name="floor", type=mujoco.mjtGeom.mjGEOM_PLANE, size=[4, 4, 1], pos=[0, 0, -0.72],
         rgba=[0.62, 0.64, 0.66, 1], **solid,
     )  # fmt: skip
-    world.add_geom(name="desk", type=box, size=[0.36, 0.60, 0.02], pos=[0.58, 0, -0.02], rgba=wood, **solid)
+    world.add_geom(name="desk", type=box, size=[0.32, 0.52, 0.02], pos=[0.52, 0, -0.02], rgba=wood, **solid)
     for i, (x, y) in enumerate(((0.26, -0.56), (0.26, 0.56), (0.90, -0.56), (0.90, 0.56))):
         world.add_geom(
             name=f"leg{i}", type=box, size=[0.03, 0.03, 0.34], pos=[x, y, -0.38], rgba=dark, **drawn
@@ -140,17 +134,18 @@ def _add_surroundings(spec: mujoco.MjSpec) -> None:
     world.add_geom(
         name="pedestal", type=cylinder, size=[0.11, 0.36, 0], pos=[-0.03, 0, -0.36], rgba=dark, **drawn
     )
-    # Only the key light casts shadows, and it stands on the camera's side so that they fall behind the objects.
+    # Only the key light casts shadows, and it stands on the camera's side so that they fall behind the
+    # objects.
     world.add_light(name="key", pos=[0.95, -0.75, 1.9], dir=[-0.4, 0.7, -1.8], diffuse=[0.50, 0.48, 0.44])
     world.add_light(
         name="fill", pos=[0.6, 1.3, 1.5], dir=[0, -0.6, -1], diffuse=[0.24, 0.25, 0.28], castshadow=False
     )
     spec.visual.headlight.ambient = [0.36, 0.36, 0.38]
     spec.visual.headlight.diffuse = [0.18, 0.18, 0.18]
-    eye, target = [1.52, -0.72, 0.84], [0.37, -0.01, 0.17]
+    eye, target = [1.52, -0.72, 0.84], [0.40, -0.01, 0.17]
     forward = np.subtract(target, eye)
     right = np.cross(forward, [0, 0, 1])
-    world.add_camera(name="static", pos=eye, quat=_camera_quat(right, np.cross(right, forward)), fovy=44)
+    world.add_camera(name="static", pos=eye, quat=_camera_quat(right, np.cross(right, forward)), fovy=39)
 
 
 def _camera_quat(right: ArrayLike, up: ArrayLike) -> NDArray[np.float64]:
@@ -172,10 +167,17 @@ def _add_robot(spec: mujoco.MjSpec) -> None:
     _add_visual(bodies["link0"], "link0")
     for name, parent, pos, quat, limits, force, mass in _LINKS:
         body = bodies[parent].add_body(name=name, pos=pos, quat=quat, gravcomp=1)
-        # Solid spheres of 8 cm stand in for the links' inertia; the armature of the geared motors dominates it.
+        # Solid spheres of 8 cm stand in for the links' inertia; the armature of the geared motors dominates
+        # it.
         inertia = [0.4 * mass * 0.08**2] * 3
         body.mass, body.inertia, body.explicitinertial = mass, inertia, True
-        body.add_joint(name=f"joint{name[-1]}", axis=[0, 0, 1], range=limits, armature=0.1, damping=1.0)
+        body.add_joint(
+            name=f"joint{name[-1]}",
+            axis=[0, 0, 1],
+            range=limits,
+            armature=0.3 if force > 50 else 0.1,
+            damping=1.0,
+        )
         _add_visual(body, name)
         _add_servo(spec, name[-1], limits, force)
         bodies[name] = body
@@ -191,7 +193,7 @@ def _add_robot(spec: mujoco.MjSpec) -> None:
 
 
 def _mesh_directory() -> Path:
-    """Where gymnasium-robotics keeps the Panda; found without importing it, which would register its tasks."""
+    """Where gymnasium-robotics keeps the Panda; found without importing it, which registers 234 tasks."""
     package = find_spec("gymnasium_robotics")
     if package is None or package.origin is None:
         raise ModuleNotFoundError(
@@ -214,10 +216,13 @@ def _add_visual(body: mujoco.MjsBody, mesh: str, rgba: tuple[float, ...] = (0.93
 
 
 def _add_servo(spec: mujoco.MjSpec, number: str, limits: tuple[float, float], force: float) -> None:
-    # Stiff and critically damped: an action's target is reached within its 0.1 s (time constant kv / kp = 20 ms).
-    kp, kv = (3000.0, 75.0) if force > 50 else (1200.0, 30.0)
+    # Overdamped: most of an action is done within its 0.1 s and nothing overshoots. The set point follows the
+    # command with a lag of 20 ms, and kv stays below inertia / time step: at the force limit the integrator
+    # cannot treat the servo's damping implicitly, and a stiffer one would rattle blocks out of the fingers.
+    kp, kv = (3000.0, 120.0) if force > 50 else (500.0, 20.0)
     spec.add_actuator(
         name=f"joint{number}", target=f"joint{number}", trntype=mujoco.mjtTrn.mjTRN_JOINT,
+        dyntype=mujoco.mjtDyn.mjDYN_FILTEREXACT, dynprm=[0.02, *[0] * 9],
         gainprm=[kp, *[0] * 9], biastype=mujoco.mjtBias.mjBIAS_AFFINE, biasprm=[0, -kp, -kv, *[0] * 7],
         ctrlrange=limits, forcerange=[-force, force],
     )  # fmt: skip
@@ -235,8 +240,8 @@ def _add_hand(spec: mujoco.MjSpec, link7: mujoco.MjsBody) -> None:
     lean = 0.35
     quat = _camera_quat([0, 1, 0], [np.cos(lean), 0, np.sin(lean)])
     hand.add_camera(name="wrist", pos=[0.085, 0, 0.015], quat=quat, fovy=75)
-    for side, quat in (("left", [1, 0, 0, 0]), ("right", [0, 0, 0, 1])):
-        finger = hand.add_body(name=f"{side}_finger", pos=[0, 0, 0.0584], quat=quat, gravcomp=1)
+    for side, facing in (("left", [1, 0, 0, 0]), ("right", [0, 0, 0, 1])):
+        finger = hand.add_body(name=f"{side}_finger", pos=[0, 0, 0.0584], quat=facing, gravcomp=1)
         finger.mass, finger.inertia, finger.explicitinertial = 0.03, [2e-5, 2e-5, 5e-6], True
         finger.add_joint(
             name=f"{side}_finger", type=mujoco.mjtJoint.mjJNT_SLIDE, axis=[0, 1, 0],
@@ -266,7 +271,8 @@ def _add_hand(spec: mujoco.MjSpec, link7: mujoco.MjsBody) -> None:
     # The real fingers share one motor: an off-centre block cannot push one open and the other closed.
     spec.add_equality(
         name="fingers", type=mujoco.mjtEq.mjEQ_JOINT, name1="left_finger", name2="right_finger",
-        data=[0, 1, *[0] * 10], objtype=mujoco.mjtObj.mjOBJ_JOINT, solref=[0.005, 1], solimp=[0.95, 0.99, 0.001, 0.5, 2],
+        data=[0, 1, *[0] * 10], objtype=mujoco.mjtObj.mjOBJ_JOINT, solref=[0.005, 1], solimp=[0.95, 0.99,
+        0.001, 0.5, 2],
     )  # fmt: skip
 
 
@@ -280,7 +286,7 @@ def _add_block(spec: mujoco.MjSpec, block: Block) -> None:
 
 
 def _add_mark(spec: mujoco.MjSpec) -> None:
-    """A green disc that shows a place goal: moved per simulation, never touched, under the floor when unused."""
+    """A green disc that shows a place goal: moved per simulation, never touched."""
     body = spec.worldbody.add_body(name="mark", mocap=True, pos=MARK_UNUSED)
     body.add_geom(
         name="mark", type=mujoco.mjtGeom.mjGEOM_CYLINDER, size=[0.04, 0.0006, 0], rgba=[0.25, 0.62, 0.36, 1],
@@ -292,7 +298,7 @@ def _add_home(spec: mujoco.MjSpec, scene: Scene) -> None:
     """Keyframe `home`: arm above the desk, gripper open, blocks in a row."""
     qpos = [*HOME, GRIPPER_OPEN, GRIPPER_OPEN]
     for i, block in enumerate(scene.blocks):
-        qpos += [0.5, 0.12 * (i - (len(scene.blocks) - 1) / 2), block.half_size, 1, 0, 0, 0]
+        qpos += [0.48, 0.12 * (i - (len(scene.blocks) - 1) / 2), block.half_size, 1, 0, 0, 0]
     spec.add_key(name="home", qpos=qpos, ctrl=[*HOME, GRIPPER_OPEN])
 
 

@@ -1,4 +1,4 @@
-"""Many desks on one `mujoco.batch.Batch`: start episodes, advance by one action, observe. No Gymnasium in here."""
+"""Many desks on one `mujoco.batch.Batch`: start episodes, advance by one action, measure."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _CANDIDATES = 64  # start layouts drawn at once; the first that keeps the blocks
 class Simulation:
     """`num_sims` desks, each with its own episode; every array attribute has one row per desk.
 
-    Between episodes nothing is shared: a desk's trajectory is a function of its episode's seed and its actions alone,
-    bit for bit, whatever the thread count and the number of desks beside it.
+    Between episodes nothing is shared: a desk's trajectory is a function of its episode's seed and its
+    actions alone, bit for bit, whatever the thread count and the number of desks beside it.
     """
 
     def __init__(
@@ -52,6 +52,7 @@ class Simulation:
         self._qpos, self._qvel, self._ctrl = batch.bind("qpos"), batch.bind("qvel"), batch.bind("ctrl")
         self._blocks = self._qpos[:, adr : adr + 7 * num_blocks].reshape(-1, num_blocks, 7)
         self._block_velocity = self._qvel[:, dof : dof + 6 * num_blocks].reshape(-1, num_blocks, 6)
+        self._servo = batch.bind("act")  # [N, 7] set points of the arm's servos, which follow `ctrl` smoothly
         self._mark = batch.bind("mocap_pos")[:, 0]
         site = model.site("grasp")
         self._hand_body = int(site.bodyid[0])
@@ -64,7 +65,7 @@ class Simulation:
         return len(self.task)
 
     def start(self, ids: NDArray[np.int64], rngs: Sequence[np.random.Generator]) -> None:
-        """Begin a new episode in the simulations `ids` (sorted), each drawn from its own generator; touch no other."""
+        """Begin an episode in the simulations `ids` (sorted), each from its own generator; touch no other."""
         self.batch.reset(ids, keyframe=0, stage=mujoco.mjtStage.mjSTAGE_NONE.value)
         for sim, rng in zip(ids, rngs, strict=True):
             self._draw_episode(int(sim), rng)
@@ -74,7 +75,7 @@ class Simulation:
         scene = self.scene
         noise = scene.joint_noise
         self._qpos[sim, :_NUM_JOINTS] = HOME + rng.uniform(-noise, noise, _NUM_JOINTS)
-        self._ctrl[sim, :_NUM_JOINTS] = self._qpos[sim, :_NUM_JOINTS]
+        self._ctrl[sim, :_NUM_JOINTS] = self._servo[sim] = self._qpos[sim, :_NUM_JOINTS]
         self._blocks[sim, :, :2] = draw_positions(rng, scene)
         half_yaw = rng.uniform(-scene.start_yaw, scene.start_yaw, len(scene.blocks)) / 2
         self._blocks[sim, :, 3], self._blocks[sim, :, 6] = np.cos(half_yaw), np.sin(half_yaw)
@@ -99,7 +100,8 @@ class Simulation:
             diverged[error.ids] = True
         # Written so that NaN, for which every comparison is false, counts as diverged.
         sane = (np.abs(self._qpos) < _DIVERGED).all(axis=1) & (np.abs(self._qvel) < _DIVERGED).all(axis=1)
-        return diverged | ~sane
+        diverged |= ~sane
+        return diverged
 
     def hand(self) -> Hand:
         """Measure every arm; `[N]` rows, copies that stay as they are when the simulation goes on."""
@@ -130,7 +132,8 @@ class Simulation:
 
     def block_quats(self) -> Floats:
         """Orientation of the blocks, `[N, K, 4]`, w first; a copy."""
-        return self._blocks[:, :, 3:].copy()
+        quats: Floats = self._blocks[:, :, 3:].copy()
+        return quats
 
 
 def draw_positions(rng: np.random.Generator, scene: Scene) -> Floats:
@@ -145,7 +148,8 @@ def draw_positions(rng: np.random.Generator, scene: Scene) -> Floats:
         distance = np.sqrt(((xy[:, pairs[0]] - xy[:, pairs[1]]) ** 2).sum(axis=2))
         apart = (distance >= scene.start_gap).all(axis=1)
         if apart.any():
-            return xy[apart.argmax()]
+            positions: Floats = xy[apart.argmax()]
+            return positions
     raise ValueError(
         f"scene.start_gap={scene.start_gap}: {num_blocks} blocks do not fit that far apart between "
         f"{scene.start_low} and {scene.start_high}"

@@ -1,7 +1,7 @@
 """The tasks of the desk, one table: instructions, goal, success, reward.
 
-Adding a task is one `Task` in `TASKS`. Functions see all simulations of a task at once. Reward terms are unscaled
-numbers in [0, 1]; a task's scales sum to 1.
+Adding a task is one `Task` in `TASKS`. Functions see all simulations of a task at once. Reward terms are
+unscaled numbers in [0, 1]; a task's scales sum to 1.
 """
 
 from __future__ import annotations
@@ -23,14 +23,15 @@ PLACE_RADIUS = 0.04  # metres between block and goal, in the plane of the desk
 _GOAL_SHIFT = 0.12  # a place goal is at least this far from where the block starts
 _GOAL_GAP = 0.10  # and from the other blocks
 
-# Shaping per step against 1 for success. With gamma <= 0.99 a step spent collecting shaping (< 0.01) never pays for a
-# success that comes one step later (>= 0.01), so ending the episode on success does not teach a policy to wait.
+# Shaping per step against 1 for success. With gamma <= 0.99 a step spent collecting shaping (< 0.01) never
+# pays for a success that comes one step later (>= 0.01), so ending the episode on success does not teach a
+# policy to wait.
 SHAPING = 0.01
 
 
 @dataclass(kw_only=True, slots=True)
 class State:
-    """What predicates and rewards may look at, `N` simulations and `K` blocks. All of it is in the world frame."""
+    """What predicates and rewards may look at: `N` simulations, `K` blocks, all in the world frame."""
 
     hand_pos: Floats  # [N, 3] grasp centre
     width: Floats  # [N] opening between the fingers
@@ -54,7 +55,7 @@ class State:
 
     def reach(self) -> Floats:
         """Distance `[N]` from the grasp centre to the target's centre."""
-        return np.sqrt(((self.hand_pos - self.of_target(self.block_pos)) ** 2).sum(axis=1))
+        return _length(self.hand_pos - self.of_target(self.block_pos))
 
     def held(self) -> Bools:
         """Whether the target is between the fingers and they are closed on it, `[N]`."""
@@ -92,14 +93,19 @@ def _released(state: State) -> Bools:
 
 
 def _goal_distance(state: State) -> Floats:
-    return np.sqrt(((state.of_target(state.block_pos)[:, :2] - state.goal) ** 2).sum(axis=1))
+    return _length(state.of_target(state.block_pos)[:, :2] - state.goal)
+
+
+def _length(vectors: Floats) -> Floats:
+    lengths: Floats = np.sqrt((vectors**2).sum(axis=-1))
+    return lengths
 
 
 def _grasp_terms(state: State) -> dict[str, Floats]:
     """Reach the block's centre, then close on it.
 
-    Nearness alone is best satisfied by hovering with closed fingers; so closing counts only around the block, and
-    counts gradually from the open hand to the block's width.
+    Nearness alone is best satisfied by hovering with closed fingers; so closing counts only around the block,
+    and counts gradually from the open hand to the block's width.
     """
     reach = state.reach()
     size = state.of_target(state.block_size)
@@ -114,7 +120,7 @@ def _lift_terms(state: State) -> dict[str, Floats]:
 
 
 def _place_terms(state: State) -> dict[str, Floats]:
-    """Grasp, carry, set down, let go; at the goal the earlier stages count as done, so that letting go costs nothing."""
+    """Grasp, carry, set down, let go; at the goal the earlier stages count as done."""
     distance = _goal_distance(state)
     at_goal = (distance < PLACE_RADIUS) & (state.clearance() < 0.02)
     stages = {name: np.where(at_goal, 1.0, value) for name, value in _grasp_terms(state).items()}
@@ -125,7 +131,7 @@ def _place_terms(state: State) -> dict[str, Floats]:
 def _sample_place_goal(rng: np.random.Generator, blocks: Floats, target: int, scene: Scene) -> Floats:
     """A free spot on the desk: away from the target's start and clear of the other blocks."""
     spots = rng.uniform(scene.start_low, scene.start_high, size=(256, 2))
-    distance = np.sqrt(((spots[:, None] - blocks[None, :, :2]) ** 2).sum(axis=2))
+    distance = _length(spots[:, None] - blocks[None, :, :2])
     least = np.where(np.arange(len(blocks)) == target, _GOAL_SHIFT, _GOAL_GAP)
     free = (distance > least).all(axis=1)
     if not free.any():
@@ -133,7 +139,8 @@ def _sample_place_goal(rng: np.random.Generator, blocks: Floats, target: int, sc
             f"scene.start_low={scene.start_low}, scene.start_high={scene.start_high}: no free spot for a "
             f"place goal beside {len(blocks)} blocks; enlarge the rectangle"
         )
-    return spots[free.argmax()]
+    goal: Floats = spots[free.argmax()]
+    return goal
 
 
 TASKS: dict[str, Task] = {
@@ -193,7 +200,8 @@ def evaluate(
 ) -> tuple[Floats, Bools, dict[str, Floats]]:
     """Reward `[N]`, success `[N]` and unscaled terms (name to `[N]`, 0 where a task lacks the term).
 
-    `task_of` is `[N]`, indices into `tasks`. The reward is 1 on success and `SHAPING` times the scaled terms before.
+    `task_of` is `[N]`, indices into `tasks`. The reward is 1 on success and `SHAPING` times the scaled terms
+    before.
     """
     n = len(task_of)
     reward, success = np.zeros(n), np.zeros(n, np.bool_)

@@ -10,24 +10,27 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from envs.desk.cameras import FINE, render
+from envs.desk.cameras import Quality, render
 from envs.desk.episodes import DeskOptions, Episodes, Observation, Outcome
+from envs.desk.scene import COARSE_GROUPS, FINE_GROUPS
 from envs.desk.tasks import check_choice
 
-RENDER_SIZE = (480, 360)  # width and height of `render()`, pixels
+RENDER_SIZE = (400, 304)  # width and height of `render()`, pixels
+RENDER_QUALITY = Quality(samples=2, groups=FINE_GROUPS, shadows=COARSE_GROUPS)
 
 
 class DeskVectorEnv(VectorEnv):
     """`num_envs` desks stepped together; autoreset mode SAME_STEP.
 
-    `task` is one name or several (drawn per episode). `options` are the fields of `DeskOptions`. Observations are
-    `{"observation": [N, D], "desired_goal": [N, G]}` float32 (see `envs.desk.observations`), actions `[N, 7]` in
-    [-1, 1] (see `envs.desk.control.joint_targets`). By default an episode terminates on success and is truncated
-    after 60 steps of 0.1 s. `infos` always hold `is_success`, `instruction`, `task`, `color` and `reward_terms`
-    (unscaled; those of the reward just returned), and `final_obs`, `final_info`, `error` where an episode ended so.
+    `task` is one name or several (drawn per episode). `options` are the fields of `DeskOptions`. Observations
+    are `{"observation": [N, D], "desired_goal": [N, G]}` float32 (see `envs.desk.observations`), actions `[N,
+    7]` in [-1, 1] (see `envs.desk.control.joint_targets`). By default an episode terminates on success and is
+    truncated after 60 steps of 0.1 s. `infos` always hold `is_success`, `instruction`, `task`, `color` and
+    `reward_terms` (unscaled; those of the reward just returned), and `final_obs`, `final_info`, `error` where
+    an episode ended so.
 
-    Simulation i is seeded with `seed + i`, or with `seed[i]`. An episode is a function of its seed, its number since
-    that seed, and its actions: thread count, `num_envs` and i change no bit of it.
+    Simulation i is seeded with `seed + i`, or with `seed[i]`. An episode is a function of its seed, its
+    number since that seed, and its actions: thread count, `num_envs` and i change no bit of it.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10, "autoreset_mode": AutoresetMode.SAME_STEP}
@@ -126,19 +129,19 @@ class DeskVectorEnv(VectorEnv):
         }
         if outcome.errors:
             error = np.full(self.num_envs, None, dtype=object)
-            for i, text in outcome.errors.items():
-                error[i] = text
+            for failed, text in outcome.errors.items():
+                error[failed] = text
             mask = error != None  # noqa: E711 - elementwise
             info |= {"error": error, "_error": mask}
             result |= {"error": error, "_error": mask}
         return result
 
     def render(self) -> tuple[NDArray[np.uint8], ...]:
-        """One image `[360, 480, 3]` of each desk from the static camera."""
+        """One image `[304, 400, 3]` of each desk from the static camera."""
         batch = self.episodes.sim.batch
         width, height = RENDER_SIZE
         return tuple(
-            render(batch.model, batch.get_data(i), "static", width, height, quality=FINE).rgb
+            render(batch.model, batch.get_data(i), "static", width, height, quality=RENDER_QUALITY).rgb
             for i in range(self.num_envs)
         )
 

@@ -1,0 +1,103 @@
+"""What every vector environment of the project promises; one environment is one line in `FACTORIES`."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from gymnasium.vector import AutoresetMode, VectorEnv
+
+from envs.desk.tasks import TASKS
+from envs.desk.vector import DeskVectorEnv
+
+Factory = Callable[..., VectorEnv]
+
+
+def desk(task: Any) -> Factory:
+    return lambda num_envs, **kwargs: DeskVectorEnv(num_envs, task, **kwargs)
+
+
+FACTORIES = {name: desk(name) for name in TASKS} | {"all tasks": desk(list(TASKS))}
+
+
+@pytest.fixture(params=FACTORIES.values(), ids=FACTORIES)
+def make(request: pytest.FixtureRequest) -> Factory:
+    return request.param
+
+
+def rollout(env: VectorEnv, steps: int, seed: int) -> list[tuple]:
+    """`steps` steps under actions that change slowly, so that the robot goes somewhere."""
+    rng = np.random.default_rng(seed)
+    obs, infos = env.reset(seed=seed)
+    results = [(obs, None, None, None, infos)]
+    action = np.zeros(env.action_space.shape)
+    for _ in range(steps):
+        action = 0.6 * action + 0.8 * rng.uniform(env.action_space.low, env.action_space.high)
+        action = np.clip(action, env.action_space.low, env.action_space.high).astype(np.float32)
+        results.append(env.step(action))
+    return results
+
+
+def test_spaces_hold_what_is_returned(make: Factory):
+    env = make(3)
+    assert isinstance(env, VectorEnv)
+    assert env.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
+    assert (env.single_action_space.low == -1).all()
+    assert (env.single_action_space.high == 1).all()
+    for obs, reward, terminated, truncated, infos in rollout(env, 5, seed=0)[1:]:
+        assert obs in env.observation_space
+        assert reward.shape == terminated.shape == truncated.shape == (3,)
+        assert terminated.dtype == truncated.dtype == bool
+        assert infos["is_success"].dtype == bool
+        assert infos["is_success"].shape == (3,)
+
+
+def test_success_is_reported_at_reset_and_starts_false(make: Factory):
+    _, infos = make(32).reset(seed=0)
+    assert infos["is_success"].shape == (32,)
+    assert not infos["is_success"].any()
+
+
+def test_rewards_and_their_terms_are_finite_and_in_the_unit_interval(make: Factory):
+    for _, reward, _, _, infos in rollout(make(16), 70, seed=1)[1:]:
+        for value in (reward, *infos["reward_terms"].values()):
+            assert value.shape == (16,)
+            assert np.isfinite(value).all()
+            assert (value >= 0).all()
+            assert (value <= 1).all()
+
+
+def test_observations_are_finite_and_none_is_constant(make: Factory):
+    seen = [step[0] for step in rollout(make(16), 70, seed=2)]
+    for key in seen[0]:
+        values = np.stack([obs[key] for obs in seen])
+        assert np.isfinite(values).all()
+        constant = np.flatnonzero(np.ptp(values.reshape(-1, values.shape[-1]), axis=0) == 0)
+        assert not len(constant), f"{key}{constant.tolist()} never change"
+
+
+def test_a_seed_repeats_every_number(make: Factory):
+    for a, b in zip(rollout(make(4), 30, seed=3), rollout(make(4), 30, seed=3), strict=True):
+        for key in a[0]:
+            np.testing.assert_array_equal(a[0][key], b[0][key])
+        for x, y in zip(a[1:4], b[1:4], strict=True):
+            np.testing.assert_array_equal(x, y)
+
+
+def test_start_states_vary_between_simulations_and_episodes(make: Factory):
+    env = make(8)
+    first, _ = env.reset(seed=4)
+    second, _ = env.reset()
+    starts = np.concatenate([first["observation"], second["observation"]])
+    assert len(np.unique(starts, axis=0)) == 16
+
+
+def test_final_observations_come_with_the_end_and_only_then(make: Factory):
+    env = make(4, max_episode_steps=5)
+    for step in rollout(env, 12, seed=5)[1:]:
+        ended = step[2] | step[3]
+        assert ("final_obs" in step[4]) == ended.any()
+        if ended.any():
+            assert [obs is not None for obs in step[4]["final_obs"]] == ended.tolist()
+            assert step[4]["_final_obs"].tolist() == ended.tolist()
+            assert step[4]["final_info"]["_is_success"].tolist() == ended.tolist()

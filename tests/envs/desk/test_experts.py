@@ -1,0 +1,75 @@
+import numpy as np
+import pytest
+
+from envs.desk.experts import RULES, Expert
+from envs.desk.tasks import TASKS
+from envs.desk.vector import DeskVectorEnv
+
+
+def first_episodes(env: DeskVectorEnv, expert: Expert, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Success and length of every simulation's first episode."""
+    obs, _ = env.reset(seed=seed)
+    success, length = np.zeros(env.num_envs, bool), np.zeros(env.num_envs, int)
+    while (length == 0).any():
+        obs, _, terminated, truncated, infos = env.step(expert.act(obs))
+        ends = (terminated | truncated) & (length == 0)
+        if ends.any():
+            success[ends] = infos["final_info"]["is_success"][ends]
+            length[ends] = env.num_steps
+    return success, length
+
+
+class Counting(DeskVectorEnv):
+    """Counts its steps."""
+
+    num_steps = 0
+
+    def step(self, actions):
+        self.num_steps += 1
+        return super().step(actions)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_expert_succeeds_on_200_seeds(task: str):
+    success, length = first_episodes(Counting(200, task), Expert(task), seed=10_000)
+    assert success.mean() >= 0.95
+    assert length[success].mean() < 45
+
+
+def test_one_expert_serves_mixed_tasks():
+    tasks = list(TASKS)
+    success, _ = first_episodes(Counting(40, tasks), Expert(tasks), seed=0)
+    assert success.mean() >= 0.95
+
+
+def test_noise_and_mistakes_lower_the_quality():
+    rates = [
+        first_episodes(Counting(40), Expert(noise=noise, mistakes=mistakes), seed=0)[0].mean()
+        for noise, mistakes in ((0.0, 0.0), (0.3, 0.1), (0.6, 0.3))
+    ]
+    assert rates[0] > rates[1] > rates[2]
+
+
+def test_deterministic_leaves_noise_out_and_a_seed_repeats_it():
+    obs, _ = DeskVectorEnv(4).reset(seed=0)
+    noisy = Expert(noise=0.2, mistakes=0.5, seed=1)
+    np.testing.assert_array_equal(noisy.act(obs, deterministic=True), Expert().act(obs))
+    again = Expert(noise=0.2, mistakes=0.5, seed=1)
+    for _ in range(3):
+        np.testing.assert_array_equal(noisy.act(obs), again.act(obs))
+
+
+def test_every_task_has_a_rule():
+    assert set(RULES) == set(TASKS)
+
+
+def test_bad_arguments_are_named():
+    with pytest.raises(ValueError, match="did you mean 'place_block'"):
+        Expert("place_blok")
+    with pytest.raises(ValueError, match="noise=-1"):
+        Expert(noise=-1)
+    with pytest.raises(ValueError, match="mistakes=2"):
+        Expert(mistakes=2)
+    obs, _ = DeskVectorEnv(2, "place_block").reset(seed=0)
+    with pytest.raises(ValueError, match=r"desired_goal \(2, 5\).*lift_block"):
+        Expert("lift_block").act(obs)
