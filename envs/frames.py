@@ -11,7 +11,8 @@ import mujoco
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
 
-from envs.desk.cameras import FAST, Quality, render
+from envs.desk.cameras import Quality, render
+from envs.desk.vector import RENDER_QUALITY
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,7 +43,6 @@ def render_frame(
     width: int = 320,
     height: int = 240,
     camera: str | None = None,
-    quality: Quality = FAST,
 ) -> np.ndarray:
     """Draw the state of simulation `index` as `[height, width, 3]` uint8.
 
@@ -62,6 +62,7 @@ def render_frame(
     # which starts from the positions that the last one left behind.
     shown = mujoco.MjData(model)
     shown.qpos[:], shown.mocap_pos[:], shown.mocap_quat[:] = data.qpos, data.mocap_pos, data.mocap_quat
+    quality = RENDER_QUALITY if name.startswith("Desk") else Quality(samples=2)
     return render(model, shown, view, width, height, quality=quality).rgb
 
 

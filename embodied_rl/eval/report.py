@@ -42,6 +42,7 @@ def write_report(run_dir: Path) -> Path:
     missing = [name for name, part in parts.items() if not part]
     if len(missing) == len(parts):
         raise ValueError(f"run_dir={str(run_dir)!r}: holds no run, none of {', '.join(parts)}")
+    missing += _left_out(run_dir, metrics)
     page = _template().render(
         title=run_dir.resolve().name,
         subtitle=_subtitle(config, evaluation),
@@ -141,6 +142,13 @@ def _curves(metrics: Mapping[str, list[tuple[float, float]]]) -> list[figures.In
     return curves
 
 
+def _left_out(run_dir: Path, metrics: Mapping[str, list[tuple[float, float]]]) -> list[str]:
+    videos = len(list((run_dir / "videos").rglob("*.mp4"))) - _MAX_VIDEOS
+    curves = sum(len(points) > 1 for points in metrics.values()) - _MAX_CURVES
+    counts = {"more videos (in videos/)": videos, "more metrics (in metrics.jsonl)": curves}
+    return [f"{count} {name}" for name, count in counts.items() if count > 0]
+
+
 def _returns(evaluation: Mapping[str, Any]) -> figures.Inline | None:
     values = [row["sum_reward"] for row in evaluation.get("episodes", [])]
     return figures.histogram("return of each episode", values) if len(values) > 1 else None
@@ -162,7 +170,7 @@ def _tiles(evaluation: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[di
         for name, key, unit in named:
             if overall[key] is not None:
                 bounds = _interval(overall.get(f"{key}_ci95"))
-                value = f"{overall[key]:.1f}{unit}"
+                value = f"{results.number(overall[key])}{unit}"
                 tiles.append(
                     {"name": name, "value": value, "note": f"95 % interval {bounds}" if bounds else ""}
                 )
@@ -201,13 +209,13 @@ def _scores(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _cell(row: Mapping[str, Any], key: str) -> dict[str, str]:
     if row[key] is None:
         return {"value": "–", "interval": ""}
-    return {"value": f"{row[key]:.1f}", "interval": _interval(row.get(f"{key}_ci95"))}
+    return {"value": results.number(row[key]), "interval": _interval(row.get(f"{key}_ci95"))}
 
 
 def _interval(bounds: Any) -> str:
     if not bounds or None in bounds:
         return ""
-    return f"[{bounds[0]:.1f}, {bounds[1]:.1f}]"
+    return f"[{results.number(bounds[0])}, {results.number(bounds[1])}]"
 
 
 def _score_note(evaluation: Mapping[str, Any]) -> str:

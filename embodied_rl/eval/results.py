@@ -75,9 +75,14 @@ def headline(content: Mapping[str, Any]) -> str:
     for name, key, unit in named:
         if overall[key] is not None:
             low, high = overall[f"{key}_ci95"]
-            interval = "" if low is None else f" [{low:.1f}, {high:.1f}]"
-            parts.append(f"{name} {overall[key]:.1f}{unit}{interval}")
+            interval = "" if low is None else f" [{number(low)}, {number(high)}]"
+            parts.append(f"{name} {number(overall[key])}{unit}{interval}")
     return f"{', '.join(parts)} over {overall['n_episodes']} episodes"
+
+
+def number(value: float) -> str:
+    """Print a result with as many digits as its intervals deserve: 95.0, 1392.6, 1.05."""
+    return f"{value:.1f}" if abs(value) >= 10 or value == 0 else f"{value:.2f}"
 
 
 def write(run_dir: Path, content: Mapping[str, Any]) -> Path:

@@ -14,7 +14,6 @@ from gymnasium.vector import VectorEnv
 from embodied_rl.eval.play import Step, env_id, has_success, play
 from embodied_rl.eval.video import Mp4Writer, VideoConfig
 from embodied_rl.models.policy import Policy
-from envs.desk.cameras import FAST, FINE
 from envs.frames import render_frame
 from rl_core.progress import bar
 
@@ -203,7 +202,6 @@ class _Film:
                     width=config.width,
                     height=config.height,
                     camera=config.camera,
-                    quality=FINE if config.fine else FAST,
                 )
             )
         self._steps += 1

@@ -19,7 +19,6 @@ class VideoConfig:
     width: int = 320
     height: int = 240
     camera: str | None = None  # None: the environment's default view
-    fine: bool = False  # smooth edges and shadows, at several times the cost
     max_fps: float = 30.0  # faster control is thinned out to this, so that the video runs in real time
 
     def __post_init__(self) -> None:

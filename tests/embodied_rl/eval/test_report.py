@@ -129,6 +129,18 @@ def test_missing_parts_are_said(run_dir, gone, said):
     assert re.search(rf"Not in this report.*{said}", page, re.DOTALL)
 
 
+def test_what_there_is_no_room_for_is_said(run_dir):
+    names = {f"train/m{i}": 0.5 for i in range(15)}
+    rows = [{"step": step, **names} for step in (1, 2)]
+    (run_dir / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for i in range(5):
+        (run_dir / "videos" / f"copy_{i}.mp4").write_bytes(b"x")
+    page = write_report(run_dir).read_text()
+    assert "3 more metrics (in metrics.jsonl)" in page
+    assert "2 more videos (in videos/)" in page
+    assert page.count("<video") == 4
+
+
 def test_markup_in_names_is_escaped(run_dir):
     config = yaml.safe_load((run_dir / "config.yaml").read_text())
     config["provenance"]["command"] = "python <b>x</b>"

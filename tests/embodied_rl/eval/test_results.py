@@ -100,7 +100,7 @@ def test_non_finite_return_is_an_error(tmp_path):
 
 def test_headline(tmp_path):
     content = results.summarize(evaluation(), None, run_dir=tmp_path, argv=[])
-    assert results.headline(content).startswith("success 75.0 % [30.1, 95.4], return 2.5 [")
+    assert results.headline(content).startswith("success 75.0 % [30.1, 95.4], return 2.50 [")
     assert results.headline(content).endswith("over 4 episodes")
     one = results.summarize(evaluation(returns=(3.0,), has_success=False), None, run_dir=tmp_path, argv=[])
-    assert results.headline(one) == "return 3.0 over 1 episodes"
+    assert results.headline(one) == "return 3.00 over 1 episodes"

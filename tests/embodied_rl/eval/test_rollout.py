@@ -3,7 +3,6 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from embodied_rl.eval.play import as_fields
 from embodied_rl.eval.rollout import evaluate
 from embodied_rl.eval.video import VideoConfig
 from envs.suites import make_vec
@@ -144,10 +143,3 @@ def test_bad_arguments():
     env.spec = gym.spec("Hopper-v5")
     with pytest.raises(ValueError, match="SAME_STEP"):
         evaluate(Push(), env, episodes=1, seed=0)
-
-
-def test_as_fields():
-    array = np.zeros((2, 3))
-    assert as_fields(array) == {"observation": array}
-    fields = {"observation": array, "desired_goal": array}
-    assert as_fields(fields) is fields

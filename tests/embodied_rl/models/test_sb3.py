@@ -87,6 +87,17 @@ def test_evaluation_of_a_model(sac):
         policy.check(other.single_observation_space, other.single_action_space)
 
 
+def test_goal_conditioned_model(tmp_path):
+    env = make_vec("FetchReach-v4", 2)
+    model = SAC(
+        "MultiInputPolicy", "FetchReach-v4", policy_kwargs={"net_arch": [8]}, buffer_size=10, device="cpu"
+    )
+    model.save(tmp_path / "m.zip")
+    policy = SB3Policy.load(tmp_path / "m.zip", trust=True)
+    policy.check(env.single_observation_space, env.single_action_space)
+    assert evaluate(policy, env, episodes=2, seed=0).episodes[1].length == 50
+
+
 @pytest.mark.parametrize("algorithm", [PPO, A2C])
 def test_on_policy_models_are_recognised(tmp_path, algorithm):
     algorithm("MlpPolicy", DummyVecEnv([line]), device="cpu").save(tmp_path / "m.zip")
