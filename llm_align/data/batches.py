@@ -44,7 +44,9 @@ class Responses:
 
     def to(self, device: torch.device | str) -> Responses:
         """The same batch on another device."""
-        moved = {field.name: getattr(self, field.name).to(device, non_blocking=True) for field in fields(self)}
+        moved = {
+            field.name: getattr(self, field.name).to(device, non_blocking=True) for field in fields(self)
+        }
         return Responses(**moved)
 
     def select(self, rows: Tensor) -> Responses:

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from llm_align.data.batches import Responses
 
-ROW_TOKENS = 1024  # a masked row costs its length squared in attention; longer rows save less padding than that
+ROW_TOKENS = (
+    1024  # a masked row costs its length squared in attention; longer rows save less padding than that
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,7 +74,9 @@ def pack(responses: Responses, row_tokens: int | None = None, share_prompts: boo
         largest = max(prompts[owner[g[0]]] + sum(lengths[b] for b in g) for g in groups.values())
         row_tokens = max(longest, min(largest, ROW_TOKENS))
     if longest > row_tokens:
-        raise ValueError(f"row_tokens={row_tokens}: the longest prompt with its response has {longest} tokens")
+        raise ValueError(
+            f"row_tokens={row_tokens}: the longest prompt with its response has {longest} tokens"
+        )
     units: list[_Unit] = []
     for group in groups.values():
         units += _split(owner[group[0]], group, prompts, lengths, row_tokens)
@@ -108,9 +112,7 @@ def _first_fit(units: list[_Unit], row_tokens: int) -> list[list[_Unit]]:
     return rows
 
 
-def _place(
-    responses: Responses, rows: list[list[_Unit]], prompts: list[int], lengths: list[int]
-) -> Packed:
+def _place(responses: Responses, rows: list[list[_Unit]], prompts: list[int], lengths: list[int]) -> Packed:
     width = max(sum(unit.length for unit in row) for row in rows)
     shape = (len(rows), width)
     prompt_ids, response_ids = responses.prompt_ids.cpu(), responses.response_ids.cpu()

@@ -47,7 +47,9 @@ def reference(model: Any) -> Iterator[Any]:
     Raises ValueError for a model without adapters, whose reference is a copy (`causal_lm.reference_copy`).
     """
     if not isinstance(model, PeftModel):
-        raise ValueError("reference(model): the model has no LoRA adapters; use reference_copy for a frozen copy")
+        raise ValueError(
+            "reference(model): the model has no LoRA adapters; use reference_copy for a frozen copy"
+        )
     with model.disable_adapter():
         yield model
 

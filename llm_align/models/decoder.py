@@ -78,7 +78,9 @@ class FusedDecoder:
         if self.bias is not None:
             causal = torch.ones(length, length, dtype=torch.bool, device=mask.device).tril()
             # a padded query sees itself, so that its row of the softmax is not empty (NaN)
-            attend = (causal & mask[:, None, :] | torch.eye(length, dtype=torch.bool, device=mask.device))[:, None]
+            attend = (causal & mask[:, None, :] | torch.eye(length, dtype=torch.bool, device=mask.device))[
+                :, None
+            ]
         repeats = w.num_heads // w.num_kv_heads
         for index, block in enumerate(w.blocks):
             q, k, v = (t.transpose(1, 2) for t in _project(w, block, x, cis))
@@ -146,7 +148,9 @@ def _embed(w: Weights, tokens: Tensor, positions: Tensor) -> tuple[Tensor, Tenso
     cis = F.embedding(positions, torch.view_as_real(w.cis).flatten(1))
     cis = torch.view_as_complex(cis.unflatten(-1, (-1, 2)))
     rotated = w.num_heads + w.num_kv_heads
-    factors = torch.ones(*tokens.shape, rotated + w.num_kv_heads, cis.shape[-1], dtype=cis.dtype, device=x.device)
+    factors = torch.ones(
+        *tokens.shape, rotated + w.num_kv_heads, cis.shape[-1], dtype=cis.dtype, device=x.device
+    )
     factors[..., :rotated, :] = cis[..., None, :]
     return x, factors
 

@@ -92,7 +92,12 @@ def make_decoder(model: Any, max_length: int) -> Decoder:
 
 
 def _decode(
-    decoder: Decoder, logits: Tensor, column: int, caps: Tensor, sampling: Sampling, generator: torch.Generator
+    decoder: Decoder,
+    logits: Tensor,
+    column: int,
+    caps: Tensor,
+    sampling: Sampling,
+    generator: torch.Generator,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The loop: tokens `[B, L]`, log-probabilities `[B, L]`, lengths `[B]`, ended `[B]`."""
     total, limit, device = len(caps), int(caps.max()), caps.device

@@ -74,7 +74,9 @@ def head_log_probs(
         raise ValueError(f"the vocabulary head is a {type(head).__name__}: log_probs needs a dense nn.Linear")
     config = bare.config.get_text_config()
     if getattr(config, "final_logit_softcapping", None):
-        raise ValueError(f"final_logit_softcapping={config.final_logit_softcapping}: capped logits are not supported")
+        raise ValueError(
+            f"final_logit_softcapping={config.final_logit_softcapping}: capped logits are not supported"
+        )
     scale = getattr(config, "logit_scale", None) or 1.0 / (getattr(config, "logits_scaling", None) or 1.0)
     return linear_log_probs(hidden, head.weight, targets, head.bias, temperature / scale, entropy=entropy)
 

@@ -64,14 +64,21 @@ def unsupported(model: Any) -> str | None:
     if config.model_type == "gpt2":
         if config.activation_function != "gelu_new":
             return f"activation_function is {config.activation_function!r}, not 'gelu_new'"
-        if config.scale_attn_by_inverse_layer_idx or not config.scale_attn_weights or config.add_cross_attention:
+        if (
+            config.scale_attn_by_inverse_layer_idx
+            or not config.scale_attn_weights
+            or config.add_cross_attention
+        ):
             return "its attention is scaled per layer or has cross-attention"
     else:
         if config.hidden_act != "silu":
             return f"hidden_act is {config.hidden_act!r}, not 'silu'"
         if getattr(config, "sliding_window", None) is not None:
             return "it has sliding-window attention"
-        if "dynamic" in config.rope_parameters["rope_type"] or config.rope_parameters["rope_type"] == "longrope":
+        if (
+            "dynamic" in config.rope_parameters["rope_type"]
+            or config.rope_parameters["rope_type"] == "longrope"
+        ):
             return "its rotary factors depend on the sequence length"
     for name, module in model.named_modules():
         if name.rsplit(".", 1)[-1] in _PROJECTIONS and _dense(module) is None:
