@@ -39,8 +39,8 @@ class Quality:
     """How much work goes into an image."""
 
     samples: int = 1  # rays per side of a pixel on an edge of the image, averaged in colour
-    # Groups that cast shadows, one more ray per pixel and shadow-casting light. Only geoms of these groups receive
-    # any: a detailed surface would lie in the shadow of the simple shape that stands in for it here.
+    # Groups that cast shadows, one more ray per pixel and shadow-casting light. Only geoms of these groups
+    # receive any: a detailed surface would lie in the shadow of the simple shape that stands in for it here.
     shadows: Sequence[int] = ()
     groups: Sequence[int] = (0, 1, 2)  # geom groups to draw; MuJoCo's own viewer draws these too
 
