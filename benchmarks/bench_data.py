@@ -66,7 +66,9 @@ def loading(root: Path, dataset_id: str, what: str) -> list[Row]:
     peer = "iterate_episodes"
     return [
         compare(f"first load, {what}", first, iterate, peer_name=peer, rounds=15, target=4, settings=SMALL),
-        compare(f"cached load, {what}", cached, iterate, peer_name=peer, rounds=15, target=50, settings=SMALL),
+        compare(
+            f"cached load, {what}", cached, iterate, peer_name=peer, rounds=15, target=50, settings=SMALL
+        ),
     ]
 
 
@@ -116,9 +118,9 @@ def main() -> None:
         os.environ["MINARI_DATASETS_PATH"] = folder
         root = Path(folder)
         write_with_minari("bench/plain-v0", 0)
-        write_with_minari("bench/infos-v0", 4)
+        write_with_minari("bench/infos-v0", 6)
         rows = loading(root, "bench/plain-v0", "400 episodes x 500 steps")
-        rows += loading(root, "bench/infos-v0", "the same with 4 infos a step, as in mujoco/*")
+        rows += loading(root, "bench/infos-v0", "the same with 6 infos a step, as Walker2d-v5 gives")
         write("data", [*rows, memory(root)])
 
 

@@ -95,8 +95,8 @@ def _check_finite(episode: int, name: str, value: np.ndarray) -> None:
     finite = np.isfinite(value).reshape(len(value), -1).all(axis=1)
     if not finite.all():
         raise ValueError(
-            f"episode {episode}: {name} has a NaN or infinite value at step {int(np.argmin(finite))}; repair or "
-            f"remove that episode and record the dataset again"
+            f"episode {episode}: {name} has a NaN or infinite value at step {int(np.argmin(finite))}; repair "
+            f"or remove that episode and record the dataset again"
         )
 
 

@@ -7,7 +7,6 @@ the time, nearly all of it inside the HDF5 library.
 from __future__ import annotations
 
 import io
-from functools import cache
 from pathlib import Path
 
 import h5py
@@ -31,71 +30,64 @@ def read(path: Path, fields: list[Field], num_episodes: int, writer: Writer) -> 
         file = h5py.File(path, "r")
     except OSError as error:
         raise ValueError(f"{path} is cut short or not an HDF5 file ({error}); {_REMEDY}") from error
-    buffers = [np.empty((0, *field.shape), field.dtype) for field in fields]
+    readers = [_FieldReader(field) for field in fields]
     progress = bar()
     progress.disable = path.stat().st_size < _PROGRESS_BYTES
     with file, progress:
         task = progress.add_task("reading the dataset", total=num_episodes, note="")
         for episode in range(num_episodes):
             name = f"episode_{episode}"
-            steps = _num_steps(file, name)
-            rows = []
-            for i, field in enumerate(fields):
-                num_rows = steps + field.extra_rows
-                if len(buffers[i]) < num_rows:
-                    buffers[i] = np.empty((num_rows, *field.shape), field.dtype)
-                rows.append(buffers[i][:num_rows])
-                _read_field(file, f"{name}/{field.path}", rows[-1], field.jpeg)
+            try:
+                group = h5py.h5g.open(file.id, name.encode())
+                steps = h5py.h5d.open(group, b"rewards").shape[0]
+                rows = [reader.read(group, steps) for reader in readers]
+            except (KeyError, OSError) as error:
+                raise ValueError(f"{path}: {name} cannot be read ({error}); {_REMEDY}") from error
+            except _ShapeError as error:
+                raise ValueError(f"{path}: {name}: {error}; {_REMEDY}") from error
+            if steps == 0:
+                raise ValueError(f"{path}: {name} has no steps; record the dataset again without it")
             writer.append(rows)
             if not progress.disable:
                 progress.advance(task)
 
 
-def _num_steps(file: h5py.File, name: str) -> int:
-    """Number of steps of an episode, taken from the rewards, which every dataset has."""
-    try:
-        (steps,) = h5py.h5d.open(file.id, f"{name}/rewards".encode()).shape
-    except (KeyError, OSError, ValueError) as error:
-        raise ValueError(f"{file.filename}: {name} has no readable vector of rewards; {_REMEDY}") from error
-    if steps == 0:
-        raise ValueError(f"{file.filename}: {name} has no steps; record the dataset again without it")
-    return int(steps)
+class _ShapeError(Exception):
+    pass
 
 
-def _read_field(file: h5py.File, path: str, target: np.ndarray, jpeg: bool) -> None:
-    """Read one field of one episode. Raises ValueError when it is missing, damaged or misshapen."""
-    try:
-        if jpeg:
-            _read_jpeg(file, path, target)
-            return
-        data = h5py.h5d.open(file.id, path.encode())
-        if data.shape != target.shape:
-            raise ValueError(
-                f"{file.filename}: {path} has shape {data.shape}, expected {target.shape} (T + 1 "
-                f"observations, T of everything else); {_REMEDY}"
+class _FieldReader:
+    """Reads one field, an episode at a time, into a buffer that grows to the longest episode."""
+
+    def __init__(self, field: Field) -> None:
+        self._field = field
+        self._path = field.path.encode()
+        self._type = h5py.h5t.py_create(field.dtype)  # made once: it takes as long as a small read
+        self._buffer = np.empty((0, *field.shape), field.dtype)
+
+    def read(self, group: h5py.h5g.GroupID, steps: int) -> np.ndarray:
+        """Return the rows of the episode in `group`, valid until the next call."""
+        num_rows = steps + self._field.extra_rows
+        if len(self._buffer) < num_rows:
+            self._buffer = np.empty((num_rows, *self._field.shape), self._field.dtype)
+        rows = self._buffer[:num_rows]
+        data = h5py.h5d.open(group, self._path)
+        shape = data.shape
+        if shape != rows.shape and not (self._field.jpeg and shape[0] == num_rows):
+            raise _ShapeError(
+                f"{self._field.path} has shape {shape}, expected {rows.shape} (observations have T + 1 rows)"
             )
+        if self._field.jpeg:
+            _decode(h5py.Dataset(data)[()], rows)
+            return rows
         try:
-            data.read(h5py.h5s.ALL, h5py.h5s.ALL, target, _memory_type(target.dtype))
+            data.read(h5py.h5s.ALL, h5py.h5s.ALL, rows, self._type)
         except OSError:  # HDF5 converts between kinds of numbers, but not integers to booleans
-            target[...] = h5py.Dataset(data)[()]
-    except KeyError as error:
-        raise ValueError(f"{file.filename}: {path} is missing; {_REMEDY}") from error
-    except OSError as error:
-        raise ValueError(f"{file.filename}: {path} cannot be read ({error}); {_REMEDY}") from error
+            rows[...] = h5py.Dataset(data)[()]
+        return rows
 
 
-@cache
-def _memory_type(dtype: np.dtype) -> h5py.h5t.TypeID:
-    """HDF5's name for a NumPy type; making it anew for each read would take a tenth of the time."""
-    return h5py.h5t.py_create(dtype)
-
-
-def _read_jpeg(file: h5py.File, path: str, target: np.ndarray) -> None:
-    """Decode the images of one episode, one compressed blob a row, into `target` `[T + 1, H, W, C]`."""
-    blobs = file[path][()]
-    if len(blobs) != len(target):
-        raise ValueError(
-            f"{file.filename}: {path} has {len(blobs)} images, expected {len(target)} (T + 1); {_REMEDY}"
-        )
+def _decode(blobs: np.ndarray, images: np.ndarray) -> None:
+    """Decode JPEGs, one a row, into `[T + 1, H, W, C]`."""
     for row, blob in enumerate(blobs):
-        target[row] = np.asarray(Image.open(io.BytesIO(blob.tobytes())))
+        images[row] = np.asarray(Image.open(io.BytesIO(blob.tobytes())))

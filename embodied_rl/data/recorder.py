@@ -81,7 +81,7 @@ class Recorder:
         self._folder.parent.mkdir(parents=True, exist_ok=True)
         self._temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=self._folder.parent))
         (self._temporary / "data").mkdir()
-        # Creation order is kept as in Minari's own files; with it "episode_10" does not come before "episode_2".
+        # In order of creation, as Minari's own files: otherwise "episode_10" comes before "episode_2".
         self._file = h5py.File(self._temporary / "data" / HDF5_NAME, "w", track_order=True)
         self.num_episodes = 0
         self.num_steps = 0

@@ -52,7 +52,11 @@ def write(tmp_path: Path) -> Callable[..., list[dict]]:
                     "terminations": last & (index in terminated),
                     "truncations": last & (index not in terminated),
                     "infos": {"success": rng.random(steps + 1) > 0.5},
-                    "metadata": {"seed": 10 + index, "instruction": f"do {index}", "options": {"start": index}},
+                    "metadata": {
+                        "seed": 10 + index,
+                        "instruction": f"do {index}",
+                        "options": {"start": index},
+                    },
                 }
                 recorder.add_episode(**episode)
                 episodes.append(episode)

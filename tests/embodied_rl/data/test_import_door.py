@@ -44,7 +44,9 @@ def test_replay_from_the_repaired_state_follows_the_recording(root):
     obs, _ = env.reset(options=options)
     np.testing.assert_allclose(obs, recorded["observations"]["observation"][0], atol=1e-6)
     errors = []
-    for action, expected in zip(recorded["actions"], recorded["observations"]["observation"][1:], strict=True):
+    for action, expected in zip(
+        recorded["actions"], recorded["observations"]["observation"][1:], strict=True
+    ):
         obs = env.step(action)[0]
         errors.append(np.abs(obs[:27] - expected[:27]).max())
     env.close()

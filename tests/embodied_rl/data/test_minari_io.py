@@ -126,7 +126,9 @@ def test_jpegs_are_decoded_as_minari_decodes_them(write, tmp_path, monkeypatch):
     write(observation_space=gym.spaces.Box(0, 255, (32, 40, 3), np.uint8))
     mine = minari_io.load(ID)
     for index, episode in enumerate(minari.load_dataset(ID).iterate_episodes()):
-        np.testing.assert_array_equal(mine.episode(index)["observations"]["observation"], episode.observations)
+        np.testing.assert_array_equal(
+            mine.episode(index)["observations"]["observation"], episode.observations
+        )
 
 
 def test_episode_metadata(write, tmp_path):
@@ -156,7 +158,9 @@ def test_download_goes_to_minari_and_the_given_root(write, tmp_path, monkeypatch
     assert "MINARI_DATASETS_PATH" not in os.environ
 
 
-@pytest.mark.parametrize(("field", "value"), [("rewards", np.nan), ("actions", np.inf), ("observations", np.nan)])
+@pytest.mark.parametrize(
+    ("field", "value"), [("rewards", np.nan), ("actions", np.inf), ("observations", np.nan)]
+)
 def test_values_that_are_not_finite_are_named(field, value, write, tmp_path):
     write()
     with h5py.File(data_file(tmp_path), "r+") as file:
@@ -179,7 +183,7 @@ def test_misaligned_episodes_are_named(field, write, tmp_path):
     with h5py.File(data_file(tmp_path), "r+") as file:
         data = file[f"episode_2/{field}"]
         data.resize(len(data) - 1, axis=0)
-    with pytest.raises(ValueError, match=rf"episode_2/{field}.*expected"):
+    with pytest.raises(ValueError, match=rf"episode_2: {field} has shape.*expected"):
         minari_io.load(ID, tmp_path)
 
 
@@ -187,7 +191,7 @@ def test_a_missing_field_is_named(write, tmp_path):
     write()
     with h5py.File(data_file(tmp_path), "r+") as file:
         del file["episode_1/actions"]
-    with pytest.raises(ValueError, match=r"episode_1/actions is missing"):
+    with pytest.raises(ValueError, match=r"episode_1 cannot be read .*actions"):
         minari_io.load(ID, tmp_path)
 
 

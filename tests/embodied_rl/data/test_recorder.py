@@ -44,9 +44,7 @@ def test_minari_reads_what_was_recorded(write, tmp_path, monkeypatch):
     assert dataset.storage.metadata["author"] == {"A", "B"}
     assert minari.get_normalized_score(dataset, np.array([1.0])) == 0.5
     for mine, theirs in zip(recorded, dataset.iterate_episodes(), strict=True):
-        np.testing.assert_array_equal(
-            theirs.observations["a"], mine["observations"]["a"].astype(np.float32)
-        )
+        np.testing.assert_array_equal(theirs.observations["a"], mine["observations"]["a"].astype(np.float32))
         assert theirs.observations["text"] == mine["observations"]["text"]
         for field in ("actions", "rewards", "terminations", "truncations"):
             np.testing.assert_array_equal(getattr(theirs, field), mine[field])
@@ -74,10 +72,15 @@ def test_minari_can_append_to_it(write, tmp_path, monkeypatch):
     assert minari_io.load(ID).lengths.tolist() == [3, 2, 1]
 
 
-def test_nothing_appears_when_the_recording_fails(tmp_path):
-    with pytest.raises(RuntimeError), Recorder(ID, Info(**INFO), tmp_path) as recorder:
+def record_and_fail(root, **options):
+    with Recorder(ID, Info(**INFO), root, **options) as recorder:
         recorder.add_episode(**episode())
-        raise RuntimeError("simulation exploded")
+        raise RuntimeError("the simulation exploded")
+
+
+def test_nothing_appears_when_the_recording_fails(tmp_path):
+    with pytest.raises(RuntimeError, match="exploded"):
+        record_and_fail(tmp_path)
     assert minari_io.local_ids(tmp_path) == []
     assert not list((tmp_path / "test").iterdir())
 
@@ -86,9 +89,8 @@ def test_an_existing_dataset_is_kept_unless_told(write, tmp_path):
     write()
     with pytest.raises(ValueError, match="overwrite=True"):
         Recorder(ID, Info(**INFO), tmp_path)
-    with pytest.raises(RuntimeError), Recorder(ID, Info(**INFO), tmp_path, overwrite=True) as recorder:
-        recorder.add_episode(**episode())
-        raise RuntimeError
+    with pytest.raises(RuntimeError, match="exploded"):
+        record_and_fail(tmp_path, overwrite=True)
     assert minari_io.load(ID, tmp_path).num_episodes == 5
     with Recorder(ID, Info(**INFO), tmp_path, overwrite=True) as recorder:
         recorder.add_episode(**episode())

@@ -26,7 +26,13 @@ def naive(recorded, cfg, scale=1.0, bias=0.0):
                 if episode["terminations"][t + k - 1]:
                     break
             rows.append(
-                (episode["observations"][t], episode["actions"][t], reward, episode["observations"][t + k], discount)
+                (
+                    episode["observations"][t],
+                    episode["actions"][t],
+                    reward,
+                    episode["observations"][t + k],
+                    discount,
+                )
             )
     return [np.array(column, np.float32) for column in zip(*rows, strict=True)]
 
