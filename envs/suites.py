@@ -1,15 +1,12 @@
-"""One factory for every environment: Gymnasium MuJoCo, Adroit, Fetch, hands, Franka kitchen, mazes and the
-desk.
+"""One factory for every environment: Gymnasium MuJoCo, Adroit, Fetch, hands, kitchen, mazes and the desk.
 
 What it adds to `gymnasium.make`: `info["is_success"]` (a bool, on every step and reset), SAME_STEP autoreset
 in `make_vec`, near names for an unknown id, and repairs of known upstream defects:
 
-* `AdroitHandDoor-v1`, `Hammer-v1` and `Relocate-v1` of gymnasium-robotics pay `+0.1 * ||palm - object||`,
-that is,
-  for moving away from the object; D4RL pays `-0.1`, and so does `-v2` (Gymnasium-Robotics pull request 220).
+* `AdroitHandDoor-v1`, `Hammer-v1` and `Relocate-v1` of gymnasium-robotics pay `+0.1 * ||palm - object||`, for
+  moving away from the object; D4RL pays `-0.1`, and so does `-v2` (Gymnasium-Robotics pull request 220).
   `reward="fixed"` (default) restores the sign, `reward="upstream"` leaves it.
-* gymnasium-robotics <= 1.4.2 on MuJoCo 4 fails an assertion in Fetch, hand and kitchen; see
-`_repair_joint_types`.
+* gymnasium-robotics 1.4.2 on MuJoCo 4 fails an assertion in Fetch, hand and kitchen: `_repair_joint_types`.
 
 Time limits are upstream's (`max_episode_steps=...` changes them): Gymnasium MuJoCo mostly 1000, Adroit 200
 (300 replays the human door demonstrations, which are up to 300 steps long), Fetch 50, hands 50 to 100,
@@ -45,8 +42,7 @@ SUCCESS_KEYS = {
     "PointMaze": "success",
 }
 
-# Where the observation of the environments with the wrong reward sign holds palm - object; see the module
-# docstring.
+# Where the observation holds palm - object, in the environments that pay for it with the wrong sign.
 PALM_TO_OBJECT: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "AdroitHandDoor-v1": lambda obs: obs[35:38],
     "AdroitHandHammer-v1": lambda obs: obs[33:36] - obs[36:39],
@@ -58,7 +54,8 @@ def make(env_id: str, *, reward: str = "fixed", **kwargs: Any) -> gym.Env:
     """Make one environment whose infos carry `is_success`; `kwargs` go to its constructor.
 
     `metadata["suite"]` says what was changed: `reward`, `has_success` (False: `is_success` is always False
-    because the task has no such notion), `repairs`. Raises a ValueError for an unknown id or reward.
+    because the task has no such notion), `repairs`. Raises a ValueError for an unknown id, reward or
+    argument.
     """
     if reward not in REWARDS:
         raise ValueError(f"reward={reward!r}: must be one of {list(REWARDS)}")
@@ -69,8 +66,12 @@ def make(env_id: str, *, reward: str = "fixed", **kwargs: Any) -> gym.Env:
         env.spec = _desk_spec(kwargs)
         return env
     check_id(env_id)
-    repairs = _repair_joint_types()
-    env = gym.make(env_id, disable_env_checker=True, **kwargs)
+    robotics = str(gym.spec(env_id).entry_point).startswith("gymnasium_robotics")
+    repairs = _repair_joint_types() if robotics else ()
+    try:
+        env = gym.make(env_id, disable_env_checker=True, **kwargs)
+    except TypeError as error:
+        raise ValueError(f"{env_id}: does not take {kwargs} ({error})") from error
     return SuiteEnv(env, reward=reward, repairs=repairs)
 
 
@@ -80,7 +81,7 @@ def make_vec(
     """Make `num_envs` environments with SAME_STEP autoreset; further `kwargs` as for `make`.
 
     The desk steps all simulations on `threads` threads (None: every core). The other suites step one after
-    another, or with `parallel` in one process each, which pays from about 4 environments on as many cores.
+    another, or with `parallel` in one process each.
     """
     if num_envs < 1:
         raise ValueError(f"num_envs={num_envs}: must be at least 1")
@@ -183,8 +184,7 @@ class SuiteEnv(gym.Wrapper):
 
 
 def _repair_joint_types() -> tuple[str, ...]:
-    """Give `gymnasium_robotics.utils.mujoco_utils` integer joint types, if it needs them; return what was
-    done.
+    """Give `gymnasium_robotics.utils.mujoco_utils` integer joint types if it needs them; say what was done.
 
     It asserts `joint_type in (mjtJoint.mjJNT_HINGE, mjtJoint.mjJNT_SLIDE)` with a NumPy integer on the left.
     The `in` compares from the right, and in MuJoCo 4 an enum equals a Python int but not a NumPy one. Only

@@ -7,18 +7,19 @@ import pickle
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import gymnasium as gym
 import numpy as np
 from stable_baselines3 import A2C, PPO, SAC, TD3
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.buffers import ReplayBuffer
-from stable_baselines3.common.save_util import load_from_pkl
 from stable_baselines3.common.vec_env import VecNormalize
 
 from embodied_rl.data.recorder import Recorder
 from embodied_rl.models.policy import Policy
+
+T = TypeVar("T")
 
 # A DDPG model is a TD3 model with one critic; its policies stand in the module td3 as well.
 ALGORITHMS: dict[str, type[BaseAlgorithm]] = {"a2c": A2C, "ppo": PPO, "sac": SAC, "td3": TD3, "ddpg": TD3}
@@ -86,10 +87,7 @@ class SB3Policy(Policy):
 def load_replay_buffer(path: Path, *, trust: bool = False) -> ReplayBuffer:
     """Load what `model.save_replay_buffer(path)` wrote; a pickle, so `trust=True` is needed."""
     _require_trust(_existing(path), trust)
-    buffer = load_from_pkl(path)
-    if not isinstance(buffer, ReplayBuffer):
-        raise ValueError(f"{path}: holds a {type(buffer).__name__}, expected an SB3 ReplayBuffer")
-    return buffer
+    return _unpickle(path, ReplayBuffer)
 
 
 def replay_to_minari(buffer: ReplayBuffer, recorder: Recorder, *, time_limit: int | None = None) -> None:
@@ -195,7 +193,7 @@ def _require_trust(path: Path, trust: bool) -> None:
 
 
 def _algorithm_of(path: Path) -> str:
-    """Read the algorithm's name from the file's JSON without unpickling: policies are in `...sac.policies`"""
+    """Read the algorithm from the JSON in the file, without unpickling: `stable_baselines3.sac.policies`."""
     try:
         with zipfile.ZipFile(path) as archive:
             data = json.loads(archive.read("data"))
@@ -211,14 +209,20 @@ def _algorithm_of(path: Path) -> str:
 
 
 def _load_statistics(path: Path) -> VecNormalize:
-    with _existing(path).open("rb") as file:
-        statistics = pickle.load(file)
-    if not isinstance(statistics, VecNormalize):
-        raise ValueError(
-            f"{path}: holds a {type(statistics).__name__}, expected the file of VecNormalize.save"
-        )
+    statistics = _unpickle(_existing(path), VecNormalize)
     statistics.training = False
     return statistics
+
+
+def _unpickle(path: Path, expected: type[T]) -> T:
+    try:
+        with path.open("rb") as file:
+            found = pickle.load(file)
+    except (pickle.UnpicklingError, EOFError, AttributeError, ImportError, ValueError) as error:
+        raise ValueError(f"{path}: is cut off or not a pickle that can be read here ({error})") from error
+    if not isinstance(found, expected):
+        raise ValueError(f"{path}: holds a {type(found).__name__}, expected an SB3 {expected.__name__}")
+    return found
 
 
 def _shapes(space: gym.Space[Any]) -> Any:

@@ -34,6 +34,7 @@ def test_id_like_nothing_else_gets_no_hint():
     [
         ({"num_envs": 0}, "num_envs=0: must be at least 1"),
         ({"num_envs": 1, "threads": 4}, "only embodied/Desk-v0 steps on threads"),
+        ({"num_envs": 1, "legs": 3}, "Hopper-v5: does not take {'legs': 3}"),
         ({"num_envs": 1, "reward": "original"}, "reward='original': must be one of"),
     ],
 )

@@ -1,7 +1,7 @@
 import gymnasium as gym
 import numpy as np
 import pytest
-from stable_baselines3 import A2C, PPO, SAC
+from stable_baselines3 import A2C, DDPG, PPO, SAC, TD3
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
@@ -98,10 +98,14 @@ def test_goal_conditioned_model(tmp_path):
     assert evaluate(policy, env, episodes=2, seed=0).episodes[1].length == 50
 
 
-@pytest.mark.parametrize("algorithm", [PPO, A2C])
-def test_on_policy_models_are_recognised(tmp_path, algorithm):
-    algorithm("MlpPolicy", DummyVecEnv([line]), device="cpu").save(tmp_path / "m.zip")
-    assert type(SB3Policy.load(tmp_path / "m.zip", trust=True).model) is algorithm
+@pytest.mark.parametrize(("algorithm", "loaded"), [(PPO, PPO), (A2C, A2C), (TD3, TD3), (DDPG, TD3)])
+def test_algorithms_are_recognised(tmp_path, algorithm, loaded):
+    model = algorithm("MlpPolicy", DummyVecEnv([line]), device="cpu")
+    model.save(tmp_path / "m.zip")
+    policy = SB3Policy.load(tmp_path / "m.zip", trust=True)
+    assert type(policy.model) is loaded
+    obs = np.ones((2, 3), np.float32)
+    np.testing.assert_array_equal(policy.act({"observation": obs}), model.predict(obs, deterministic=True)[0])
     with pytest.raises(ValueError, match="algorithm='sax': must be one of"):
         SB3Policy.load(tmp_path / "m.zip", trust=True, algorithm="sax")
 
@@ -117,7 +121,7 @@ def test_statistics_of_vec_normalize(tmp_path):
     expected = model.predict(venv.normalize_obs(obs), deterministic=True)[0]
     np.testing.assert_array_equal(policy.act({"observation": obs}), expected)
     (tmp_path / "list.pkl").write_bytes(b"\x80\x04]\x94.")
-    with pytest.raises(ValueError, match="expected the file of VecNormalize.save"):
+    with pytest.raises(ValueError, match="holds a list, expected an SB3 VecNormalize"):
         SB3Policy.load(tmp_path / "m.zip", trust=True, vec_normalize=tmp_path / "list.pkl")
 
 
@@ -130,6 +134,9 @@ def test_files_that_are_no_models(tmp_path, sac):
     (tmp_path / "list.pkl").write_bytes(b"\x80\x04]\x94.")
     with pytest.raises(ValueError, match="holds a list, expected an SB3 ReplayBuffer"):
         load_replay_buffer(tmp_path / "list.pkl", trust=True)
+    (tmp_path / "short.pkl").write_bytes((sac[1] / "buffer.pkl").read_bytes()[:500])
+    with pytest.raises(ValueError, match=r"short.pkl: is cut off"):
+        load_replay_buffer(tmp_path / "short.pkl", trust=True)
 
 
 def fill(size, steps, num_envs=1, **kwargs):
