@@ -50,7 +50,8 @@ class Responses:
         return Responses(**moved)
 
     def select(self, rows: Tensor) -> Responses:
-        """Responses `rows` (indices or a bool mask, `[B]`) with the prompts they need, trimmed to their length."""
+        """Responses `rows` (indices or a bool mask, `[B]`) with the prompts they need, trimmed to their
+        length."""
         used, prompt_index = torch.unique(self.prompt_index[rows], return_inverse=True)
         prompt_mask, response_mask = self.prompt_mask[used], self.response_mask[rows]
         width, length = _longest(prompt_mask), _longest(response_mask)
@@ -78,8 +79,8 @@ def make_responses(
 ) -> Responses:
     """Pad lists of token ids into a `Responses`; without `prompt_index`, response i answers prompt i.
 
-    Raises ValueError for an empty prompt or response (row named): a model needs one token to predict the
-    next from, and an empty response has no log-probability.
+    Raises ValueError for an empty prompt or response (row named): a model needs one token to predict the next
+    from, and an empty response has no log-probability.
     """
     index = list(range(len(prompts))) if prompt_index is None else list(prompt_index)
     if len(index) != len(responses):
@@ -103,7 +104,8 @@ def make_responses(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pairs:
-    """P preference pairs: `responses` holds all chosen rows, then all rejected rows, `[2P, L]`; `margin [P]`."""
+    """P preference pairs: `responses` holds all chosen rows, then all rejected rows, `[2P, L]`; `margin
+    [P]`."""
 
     responses: Responses
     margin: Tensor | None = None

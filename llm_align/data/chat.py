@@ -1,13 +1,13 @@
-"""Chat messages to text: the tokenizer's own template where it has one, a plain one where that is asked for."""
+"""Chat messages to text: the tokenizer's own template where it has one, a plain one where that is asked
+for."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from rl_core.config import choice
-
 from llm_align.data.hh import ASSISTANT, HUMAN, Message
+from rl_core.config import choice
 
 ROLES = ("system", "user", "assistant", "tool")
 PLAIN = {"user": HUMAN + " ", "assistant": ASSISTANT + " ", "system": "", "tool": "\n\nTool: "}
@@ -41,7 +41,7 @@ def render(tokenizer: Any, messages: Sequence[Message], *, template: str = "own"
         raise ValueError(
             "the tokenizer has no chat template: set tokenizer.chat_template, or template='plain'"
         )
-    return tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=open_turn)
+    return str(tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=open_turn))
 
 
 def segments(tokenizer: Any, messages: Sequence[Message], template: str = "own") -> list[tuple[str, bool]]:

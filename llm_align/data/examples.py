@@ -87,6 +87,8 @@ def _split(prompt: Text | None, chosen: Text, rejected: Text) -> tuple[Text, Tex
         return prompt, _without(prompt, chosen), _without(prompt, rejected)
     if isinstance(chosen, str) and isinstance(rejected, str):
         return hh.split_pair(chosen, rejected)
+    if isinstance(chosen, str) or isinstance(rejected, str):
+        raise ValueError("chosen and rejected must both be texts, or both lists of messages")
     common = 0
     for a, b in zip(chosen, rejected, strict=False):
         if a != b:

@@ -1,4 +1,7 @@
-"""GSM8K (Cobbe et al. 2021, arXiv:2110.14168): worked answers, the final number, solutions written by models."""
+"""GSM8K (Cobbe et al.
+
+2021, arXiv:2110.14168): worked answers, the final number, solutions written by models.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,10 @@ class Solution:
 
 
 def problem(row: Mapping[str, Any]) -> Problem:
-    """Read a row of `question`, `answer`. Raises ValueError if the answer has no number after `####`."""
+    """Read a row of `question`, `answer`.
+
+    Raises ValueError if the answer has no number after `####`.
+    """
     answer = final_answer(row["answer"])
     if answer is None or "####" not in row["answer"]:
         raise ValueError(f"answer {row['answer'][-40:]!r}: there must be a number after '####'")

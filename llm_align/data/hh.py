@@ -34,8 +34,8 @@ def split_pair(chosen: str, rejected: str) -> tuple[str, str, str]:
     """Prompt, chosen response and rejected response of two dialogues.
 
     The prompt is everything up to the assistant turn in which they first differ, its `\\n\\nAssistant:`
-    included; the responses are what follows and begin with a space. A few pairs go on for several turns
-    after that; those stay in the responses. Raises ValueError if they share no prompt, or nothing differs.
+    included; the responses are what follows and begin with a space. A few pairs go on for several turns after
+    that; those stay in the responses. Raises ValueError if they share no prompt, or nothing differs.
     """
     common = 0
     limit = min(len(chosen), len(rejected))

@@ -1,7 +1,8 @@
 """Laying out responses for the model: several to a row, a shared prompt once, nobody seeing a stranger.
 
 Isolation is an explicit block mask with restarted positions, so it holds on SDPA and on the CPU: packed and
-unpacked log-probabilities are equal (tested to 1e-5), which position ids alone give only under FlashAttention.
+unpacked log-probabilities are equal (tested to 1e-5), which position ids alone give only under
+FlashAttention.
 """
 
 from __future__ import annotations
@@ -13,9 +14,8 @@ from torch import Tensor
 
 from llm_align.data.batches import Responses
 
-ROW_TOKENS = (
-    1024  # a masked row costs its length squared in attention; longer rows save less padding than that
-)
+# a masked row costs its length squared in attention; longer rows save less padding than that
+ROW_TOKENS = 1024
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,8 +58,8 @@ def pack(responses: Responses, row_tokens: int | None = None, share_prompts: boo
 
     With `share_prompts`, a prompt stands once per row before all of its responses, which see it but not each
     other; a group too long for a row is split. Without, each response has its own copy. `row_tokens` None is
-    the longest group, at most 1024, and at least the longest prompt with its response; 0 gives every
-    response a row of its own. Raises ValueError if a prompt with one response does not fit `row_tokens`.
+    the longest group, at most 1024, and at least the longest prompt with its response; 0 gives every response
+    a row of its own. Raises ValueError if a prompt with one response does not fit `row_tokens`.
     """
     prompts, lengths = responses.prompt_mask.sum(1).tolist(), responses.lengths.tolist()
     owner = responses.prompt_index.tolist()
@@ -87,7 +87,9 @@ def _split(
     prompt: int, group: list[int], prompts: list[int], lengths: list[int], row_tokens: int
 ) -> list[_Unit]:
     """The group as units that fit a row each."""
-    units, members, used = [], [], prompts[prompt]
+    units: list[_Unit] = []
+    members: list[int] = []
+    used = prompts[prompt]
     for b in group:
         if used + lengths[b] > row_tokens:
             units.append(_Unit(prompt, members, used))

@@ -31,7 +31,8 @@ def load_rows(source: str | Path, split: str = "train") -> list[Row]:
         if path.name.endswith(JSON_LINES):
             return read_jsonl(path)
         if path.suffix == ".parquet":
-            return pq.read_table(path).to_pylist()
+            table: list[Row] = pq.read_table(path).to_pylist()
+            return table
         raise ValueError(f"data={str(path)!r}: must end in {', '.join(JSON_LINES)} or .parquet")
     if path.name.endswith((*JSON_LINES, ".parquet")) or path.is_absolute():
         raise ValueError(f"data={str(path)!r}: there is no such file or folder")
@@ -39,12 +40,15 @@ def load_rows(source: str | Path, split: str = "train") -> list[Row]:
 
 
 def read_jsonl(path: Path) -> list[Row]:
-    """One JSON object a line; blank lines are skipped. Raises ValueError naming a corrupt line by its number."""
+    """One JSON object a line; blank lines are skipped.
+
+    Raises ValueError naming a corrupt line by its number.
+    """
     rows = []
     number = 0
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as stream:
-            for number, line in enumerate(stream, start=1):
+            for number, line in enumerate(stream, start=1):  # noqa: B007 (named in the errors below)
                 if line.strip():
                     rows.append(json.loads(line))
                     if not isinstance(rows[-1], dict):
@@ -59,21 +63,24 @@ def read_jsonl(path: Path) -> list[Row]:
 
 
 def _read_folder(path: Path, split: str) -> list[Row]:
-    if (path / "dataset_dict.json").exists():
-        splits = datasets.load_from_disk(str(path))
-        choice("split", split, splits)
-        return splits[split].to_list()
-    if (path / "state.json").exists():
-        return datasets.load_from_disk(str(path)).to_list()
-    raise ValueError(
-        f"data={str(path)!r}: the folder was not written by datasets.save_to_disk "
-        "(it has neither dataset_dict.json nor state.json)"
-    )
+    has_splits = (path / "dataset_dict.json").exists()
+    if not has_splits and not (path / "state.json").exists():
+        raise ValueError(
+            f"data={str(path)!r}: the folder was not written by datasets.save_to_disk "
+            "(it has neither dataset_dict.json nor state.json)"
+        )
+    data = datasets.load_from_disk(str(path))
+    if has_splits:
+        choice("split", split, data)
+        data = data[split]
+    rows: list[Row] = data.to_list()
+    return rows
 
 
 def _read_hub(name: str, split: str) -> list[Row]:
     try:
-        return datasets.load_dataset(name, split=split).to_list()
+        rows: list[Row] = datasets.load_dataset(name, split=split).to_list()
+        return rows
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         first = str(error).splitlines()[0]
         raise ValueError(f"data={name!r}: not a local path, and the hub says: {first}") from error
@@ -93,6 +100,5 @@ def require_columns(rows: Sequence[Row], *alternatives: Iterable[str]) -> tuple[
             return columns
     missing = next(name for name in wanted[0] if name not in found)
     expected = " or ".join("+".join(columns) for columns in wanted)
-    raise ValueError(
-        f"column {missing!r} is missing: found {', '.join(found)}; expected {expected}{did_you_mean(missing, found)}"
-    )
+    hint = did_you_mean(missing, found)
+    raise ValueError(f"column {missing!r} is missing: found {', '.join(found)}; expected {expected}{hint}")

@@ -13,9 +13,9 @@ from rl_core.config import require
 class TokenBudget:
     """Endless batches of row numbers: rows sorted by length, cut at `max_tokens` padded tokens, shuffled.
 
-    Each epoch sees every row once. Equal lengths are ordered at random, so batches differ between epochs.
-    The state is three integers; the order is a function of them. Raises ValueError for a row that alone
-    exceeds the budget.
+    Each epoch sees every row once. Equal lengths are ordered at random, so batches differ between epochs. The
+    state is three integers; the order is a function of them. Raises ValueError for a row that alone exceeds
+    the budget.
     """
 
     def __init__(

@@ -26,7 +26,8 @@ def load_tokenizer(name_or_path: str | Path, *, pad_token: str | None = None) ->
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """Byte-level BPE learnt from `texts`, every text encodable and decoded exactly; EOS is id 0, padding id 1.
+    """Byte-level BPE learnt from `texts`, every text encodable and decoded exactly; EOS is id 0, padding id
+    1.
 
     Raises ValueError for a vocabulary that does not hold the 256 bytes and the two special tokens.
     """
@@ -59,6 +60,6 @@ def _byte_level(model: Any) -> Tokenizer:
 
 
 def _wrap(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer, eos_token=EOS, pad_token=PAD, clean_up_tokenization_spaces=False
     )

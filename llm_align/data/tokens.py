@@ -11,11 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rl_core.config import choice
-
 from llm_align.data.batches import Responses, make_responses
 from llm_align.data.chat import render, segments
 from llm_align.data.examples import Example
+from rl_core.config import choice
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,8 +44,8 @@ def encode(
     """Tokenise examples; `max_length` is the model's context, for a prompt with any one of its responses.
 
     `too_long`: "error"; "drop" leaves such examples out with a warning that counts them; "keep_end" cuts the
-    prompt at its beginning. `loss_on` "all" learns every token of `messages` and `text`, "assistant" only
-    the assistant's turns. Raises ValueError naming the row: empty response, prompt longer than the context.
+    prompt at its beginning. `loss_on` "all" learns every token of `messages` and `text`, "assistant" only the
+    assistant's turns. Raises ValueError naming the row: empty response, prompt longer than the context.
     """
     choice("too_long", too_long, ["error", "drop", "keep_end"])
     choice("loss_on", loss_on, ["assistant", "all"])
@@ -87,8 +86,8 @@ def encode(
 def collate(encoded: Sequence[Encoded], pad_id: int = 0) -> Responses:
     """One batch: the first response of every example, then every second one, and so on.
 
-    So a batch of P preferences has its chosen rows at `[:P]` and its rejected ones at `[P:]`, and rankings
-    of K reshape to `[K, P]`. Raises ValueError if examples have different numbers of responses.
+    So a batch of P preferences has its chosen rows at `[:P]` and its rejected ones at `[P:]`, and rankings of
+    K reshape to `[K, P]`. Raises ValueError if examples have different numbers of responses.
     """
     counts = {len(item.responses) for item in encoded}
     if len(counts) != 1:
@@ -177,8 +176,8 @@ def _tokenize(tokenizer: Any, texts: list[str]) -> list[list[int]]:
 def _join(turns: list[tuple[list[int], bool]], eos: int) -> tuple[list[int], list[bool]]:
     """Tokens and loss mask of a response's turns, EOS at the end.
 
-    What a template writes after a turn's EOS (often a line break) is not the policy's: masked, and left out at
-    the end.
+    What a template writes after a turn's EOS (often a line break) is not the policy's: masked, and left out
+    at the end.
     """
     tokens: list[int] = []
     mask: list[bool] = []
@@ -194,7 +193,8 @@ def _join(turns: list[tuple[list[int], bool]], eos: int) -> tuple[list[int], lis
 
 
 def _with_start(tokenizer: Any, prompt: list[int], rendered: bool) -> list[int]:
-    """The prompt after the tokenizer's BOS token; a text without a prompt starts from EOS if there is no BOS."""
+    """The prompt after the tokenizer's BOS token; a text without a prompt starts from EOS if there is no
+    BOS."""
     if tokenizer.bos_token_id is not None and not rendered:
         return [tokenizer.bos_token_id, *prompt]
     return prompt or [tokenizer.eos_token_id]

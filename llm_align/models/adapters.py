@@ -14,7 +14,10 @@ from rl_core.config import require
 
 @dataclass(kw_only=True, slots=True)
 class Lora:
-    """Low-rank adapters (Hu et al. 2021, arXiv:2106.09685) on `targets`, peft's choice per family if empty."""
+    """Low-rank adapters (Hu et al.
+
+    2021, arXiv:2106.09685) on `targets`, peft's choice per family if empty.
+    """
 
     rank: int = 16
     alpha: float = 32.0
@@ -27,7 +30,8 @@ class Lora:
 
 
 def add_lora(model: Any, config: Lora) -> PeftModel:
-    """Freeze `model` and add trainable adapters to it, in place; at the start it computes what it did before."""
+    """Freeze `model` and add trainable adapters to it, in place; at the start it computes what it did
+    before."""
     targets = list(config.targets) or "all-linear"
     lora = LoraConfig(
         r=config.rank,
@@ -37,7 +41,8 @@ def add_lora(model: Any, config: Lora) -> PeftModel:
         task_type="CAUSAL_LM",
         fan_in_fan_out=model.config.model_type == "gpt2",
     )
-    return get_peft_model(model, lora)
+    # the wrapper begins in training mode whatever the model was in
+    return get_peft_model(model, lora).train(model.training)
 
 
 @contextmanager

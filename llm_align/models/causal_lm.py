@@ -17,7 +17,8 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 @dataclass(kw_only=True, slots=True)
 class Small:
-    """A Llama-like model from scratch; the defaults have 3.9 million parameters with a 4,096-token vocabulary."""
+    """A Llama-like model from scratch; the defaults have 3.9 million parameters with a 4,096-token
+    vocabulary."""
 
     vocab_size: int = 4096
     hidden_size: int = 256

@@ -33,7 +33,8 @@ class GraphedStep:
         self.decoder.keep(rows, column)
 
     def step(self, tokens: Tensor, column: int | Tensor) -> Tensor:
-        """Append `tokens [B]` at cache column `column`; the logits `[B, V]` are overwritten by the next step."""
+        """Append `tokens [B]` at cache column `column`; the logits `[B, V]` are overwritten by the next
+        step."""
         if self._graph is None:
             self._capture(tokens, int(column))
         assert self._graph is not None

@@ -1,8 +1,9 @@
-"""Decoding steps over a preallocated key/value cache: a fused one for known families, a module one for the rest.
+"""Decoding steps over a preallocated key/value cache: a fused one for known families, a module one for the
+rest.
 
 Both have the same four methods, so that the loop in `generation` does not know which it drives: `prefill`,
-`expand` to several samples per prompt, `step`, and `keep` for compaction. Rows are left-padded, so that all of
-them write the same cache column.
+`expand` to several samples per prompt, `step`, and `keep` for compaction. Rows are left-padded, so that all
+of them write the same cache column.
 """
 
 from __future__ import annotations
@@ -140,13 +141,14 @@ class FusedDecoder:
 
 
 def _embed(w: Weights, tokens: Tensor, positions: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Embeddings `[..., H]`, and the rotary factors `[..., heads, D/2]` of queries, keys and (ones) values."""
+    """Embeddings `[..., H]`, and the rotary factors `[..., heads, D/2]` of queries, keys and (ones)
+    values."""
     x = F.embedding(tokens, w.embedding)
     if w.cis is None:
         assert w.position_embedding is not None
         return x + F.embedding(positions, w.position_embedding), None
     cis = F.embedding(positions, torch.view_as_real(w.cis).flatten(1))
-    cis = torch.view_as_complex(cis.unflatten(-1, (-1, 2)))
+    cis = torch.view_as_complex(cis.view(*tokens.shape, -1, 2))
     rotated = w.num_heads + w.num_kv_heads
     factors = torch.ones(
         *tokens.shape, rotated + w.num_kv_heads, cis.shape[-1], dtype=cis.dtype, device=x.device
@@ -157,16 +159,17 @@ def _embed(w: Weights, tokens: Tensor, positions: Tensor) -> tuple[Tensor, Tenso
 
 def _project(w: Weights, block: Block, x: Tensor, cis: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     """Queries `[..., heads, D]`, keys and values `[..., kv_heads, D]`, rotated."""
-    qkv = _linear(_normalize(x, block.norm1), block.qkv).unflatten(-1, (-1, w.head_dim))
-    sizes = (w.num_heads, w.num_kv_heads, w.num_kv_heads)
+    qkv = _linear(_normalize(x, block.norm1), block.qkv).view(*x.shape[:-1], -1, w.head_dim)
+    sizes = [w.num_heads, w.num_kv_heads, w.num_kv_heads]
     if block.q_norm is not None and block.k_norm is not None:
-        q, k, v = qkv.split(sizes, -2)
+        q, k, v = torch.split(qkv, sizes, -2)
         qkv = torch.cat([_normalize(q, block.q_norm), _normalize(k, block.k_norm), v], -2)
     if cis is not None:
         # one complex product rotates queries and keys and leaves values (factor 1) as they are
-        turned = torch.view_as_complex(qkv.float().unflatten(-1, (-1, 2))) * cis
+        turned = torch.view_as_complex(qkv.float().view(*qkv.shape[:-1], -1, 2)) * cis
         qkv = torch.view_as_real(turned).flatten(-2).to(x.dtype)
-    return qkv.split(sizes, -2)  # type: ignore[return-value]
+    q, k, v = torch.split(qkv, sizes, -2)
+    return q, k, v
 
 
 def _finish(w: Weights, block: Block, x: Tensor, seen: Tensor) -> Tensor:
@@ -233,4 +236,5 @@ class ModuleDecoder:
             use_cache=True,
             logits_to_keep=1,
         )
-        return output.logits[:, -1]
+        logits: Tensor = output.logits[:, -1]
+        return logits

@@ -1,5 +1,5 @@
-"""Drawing responses: the prompt is read once per group, finished rows leave the batch, the sampler's
-log-probabilities come along."""
+"""Drawing responses: the prompt is read once per group, finished rows leave the batch, the sampler's log-
+probabilities come along."""
 
 from __future__ import annotations
 
@@ -41,11 +41,12 @@ def generate(
     limits: Sequence[int] | None = None,
     decoder: Decoder | None = None,
 ) -> Generated:
-    """Draw `num_samples` responses to each of `prompts` (token ids); row `p * num_samples + g` answers prompt p.
+    """Draw `num_samples` responses to each of `prompts` (token ids); row `p * num_samples + g` answers prompt
+    p.
 
-    The same generator state draws the same responses, whatever the compaction. `limits [P * num_samples]`
-    are per-row maxima below `sampling.max_new_tokens`. Dropout is off while it runs. The decoder is the fused
-    one where `weights.unsupported(model)` is None, else the model's own forward; both give the same tokens.
+    The same generator state draws the same responses, whatever the compaction. `limits [P * num_samples]` are
+    per-row maxima below `sampling.max_new_tokens`. Dropout is off while it runs. The decoder is the fused one
+    where `weights.unsupported(model)` is None, else the model's own forward; both give the same tokens.
     Raises ValueError for an empty prompt or one that leaves no room in the model's context.
     """
     device = generator.device
@@ -83,7 +84,8 @@ def generate(
 
 
 def make_decoder(model: Any, max_length: int) -> Decoder:
-    """The fused decoder where the model's family has one, captured as a CUDA graph on a GPU; else the model's own."""
+    """The fused decoder where the model's family has one, captured as a CUDA graph on a GPU; else the model's
+    own."""
     bare = unwrap(model)
     if weights.unsupported(bare) is not None:
         return ModuleDecoder(bare)
@@ -141,6 +143,6 @@ def _check(model: Any, mask: Tensor, sampling: Sampling) -> None:
     longest = int(lengths.max())
     if context is not None and longest + sampling.max_new_tokens > context:
         raise ValueError(
-            f"prompt {int(lengths.argmax())} has {longest} tokens: with max_new_tokens={sampling.max_new_tokens} "
-            f"it exceeds the model's context of {context}"
+            f"prompt {int(lengths.argmax())} has {longest} tokens: with max_new_tokens="
+            f"{sampling.max_new_tokens} it exceeds the model's context of {context}"
         )

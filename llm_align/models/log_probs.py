@@ -49,7 +49,8 @@ def log_probs(
 
 
 def hidden_states(model: Any, packed: Packed) -> Tensor:
-    """Final hidden states `[R * T, H]` of a packed batch, to be indexed by `packed.states` and `packed.final`.
+    """Final hidden states `[R * T, H]` of a packed batch, to be indexed by `packed.states` and
+    `packed.final`.
 
     Raises ValueError for attention that cannot isolate packed sequences (anything but SDPA and eager, or a
     sliding window).
@@ -61,7 +62,8 @@ def hidden_states(model: Any, packed: Packed) -> Tensor:
     output = bare.base_model(
         input_ids=packed.input_ids, attention_mask=mask, position_ids=packed.position_ids, use_cache=False
     )
-    return output.last_hidden_state.flatten(0, 1)
+    states: Tensor = output.last_hidden_state
+    return states.flatten(0, 1)
 
 
 def head_log_probs(
@@ -100,8 +102,9 @@ def linear_log_probs(
         dtype = torch.get_autocast_dtype(hidden.device.type)
         hidden, weight = hidden.to(dtype), weight.to(dtype)
         bias = None if bias is None else bias.to(dtype)
-    log_prob, spread = _HeadLogProb.apply(hidden, weight, bias, targets, temperature, entropy, chunk_elements)
-    return log_prob, spread if entropy else None
+    arguments = (hidden, weight, bias, targets, temperature, entropy, chunk_elements)
+    log_prob, entropies = _HeadLogProb.apply(*arguments)  # type: ignore[no-untyped-call]
+    return log_prob, entropies if entropy else None
 
 
 class _HeadLogProb(torch.autograd.Function):
@@ -188,7 +191,10 @@ def _at(mask: Tensor, values: tuple[Tensor, Tensor | None]) -> LogProbs:
 
 
 def spread(values: Tensor, mask: Tensor) -> Tensor:
-    """Put `values [N]`, one for each True of `mask [B, L]`, at their places; 0 elsewhere. Differentiable."""
+    """Put `values [N]`, one for each True of `mask [B, L]`, at their places; 0 elsewhere.
+
+    Differentiable.
+    """
     return torch.zeros(mask.shape, dtype=values.dtype, device=values.device).masked_scatter(mask, values)
 
 

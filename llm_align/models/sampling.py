@@ -58,7 +58,7 @@ def choose(logits: Tensor, uniform: Tensor, sampling: Sampling) -> tuple[Tensor,
 
 
 def _invert(weights: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
-    """Draw from unnormalised `weights [B, K]` by inverting their cumulative sum; also return their totals `[B]`.
+    """Draw from unnormalised `weights [B, K]` by inverting their cumulative sum; also return totals `[B]`.
 
     One uniform number per row: cheaper than one exponential per token, and a row's draw does not depend on
     which other rows are left.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from llm_align.data.batches import Responses
@@ -57,4 +56,5 @@ class ValueModel(nn.Module):
         return spread(self._read(hidden[packed.states[mask]]), mask)
 
     def _read(self, hidden: Tensor) -> Tensor:
-        return self.output(self.dropout(hidden.to(self.output.weight.dtype)))[..., 0].to(torch.float32)
+        values: Tensor = self.output(self.dropout(hidden.to(self.output.weight.dtype)))
+        return values[..., 0].float()

@@ -42,7 +42,7 @@ class Block:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Weights:
-    """Everything a decoding step needs; `cis [T, D/2]` are the rotary factors, None with learned positions."""
+    """What a decoding step needs; `cis [T, D/2]` are the rotary factors, None with learned positions."""
 
     blocks: list[Block]
     embedding: Tensor
@@ -167,9 +167,10 @@ def _read_rotary(model: Any, max_length: int) -> Weights:
 
 
 def _dense(module: nn.Module) -> tuple[Tensor, Tensor | None] | None:
-    """Weight `[in, out]` and bias of a dense layer with its active LoRA adapters merged; None for other layers."""
+    """Weight `[in, out]` and bias of a dense layer, active LoRA adapters merged; None for other layers."""
+    weight: Any
     if type(module) is LoraLinear:
-        base = module.get_base_layer()
+        base: Any = module.get_base_layer()
         plain = not any(module.use_dora.values()) and not any(module.lora_bias.values())
         if not plain or type(base) not in (nn.Linear, Conv1D):
             return None
@@ -197,8 +198,8 @@ def _fuse(*modules: nn.Module) -> tuple[Tensor, Tensor | None]:
 def _fuse_qkv(attention: Any, pairs: Tensor) -> tuple[Tensor, Tensor | None]:
     """Query, key and value projections fused; each query and key head has its rotary halves interleaved.
 
-    A head's score is a dot product, so the same permutation of queries and keys leaves it unchanged, and
-    the rotation of (i, i + D/2) pairs becomes one complex product of neighbours.
+    A head's score is a dot product, so the same permutation of queries and keys leaves it unchanged, and the
+    rotation of (i, i + D/2) pairs becomes one complex product of neighbours.
     """
     weights, biases = [], []
     for name in ("q_proj", "k_proj", "v_proj"):
