@@ -58,20 +58,3 @@ class Mp4Writer:
         for packet in self._stream.encode():
             self._container.mux(packet)
         self._container.close()
-
-
-def write_mp4(path: Path, frames: np.ndarray, *, fps: float) -> None:
-    """Write `frames [T, H, W, 3]` uint8 as one video."""
-    writer = Mp4Writer(path, fps=fps)
-    for frame in frames:
-        writer.add(frame)
-    writer.close()
-
-
-def tile(frames: np.ndarray, columns: int) -> np.ndarray:
-    """Lay `frames [N, H, W, 3]` out in a grid of `columns`, row by row, black where N leaves a gap."""
-    rows = -(-len(frames) // columns)
-    empty = np.zeros((rows * columns - len(frames), *frames.shape[1:]), frames.dtype)
-    height, width, channels = frames.shape[1:]
-    grid = np.concatenate([frames, empty]).reshape(rows, columns, height, width, channels)
-    return grid.swapaxes(1, 2).reshape(rows * height, columns * width, channels)

@@ -9,7 +9,7 @@ import yaml
 from embodied_rl.eval import results, scores
 from embodied_rl.eval.report import write_report
 from embodied_rl.eval.rollout import Episode, Evaluation
-from embodied_rl.eval.video import write_mp4
+from embodied_rl.eval.video import Mp4Writer
 
 COMMAND = "python scripts/train_offline.py algo=iql data.id='desk/lift block'"
 
@@ -32,7 +32,9 @@ def run_dir(tmp_path):
     ]
     (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     video = path / "videos" / "episode_seed_1000.mp4"
-    write_mp4(video, np.full((5, 32, 32, 3), 90, np.uint8), fps=10)
+    writer = Mp4Writer(video, fps=10)
+    writer.add(np.full((32, 32, 3), 90, np.uint8))
+    writer.close()
     episodes = tuple(
         Episode(
             index=i,

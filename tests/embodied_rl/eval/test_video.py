@@ -2,13 +2,16 @@ import av
 import numpy as np
 import pytest
 
-from embodied_rl.eval.video import Mp4Writer, VideoConfig, tile, write_mp4
+from embodied_rl.eval.video import Mp4Writer, VideoConfig
 
 
 def test_written_video_is_what_browsers_play(tmp_path):
     frames = np.zeros((12, 48, 64, 3), np.uint8)
     frames[6:, :, :, 0] = 200
-    write_mp4(tmp_path / "new" / "v.mp4", frames, fps=12.5)
+    writer = Mp4Writer(tmp_path / "new" / "v.mp4", fps=12.5)
+    for frame in frames:
+        writer.add(frame)
+    writer.close()
     with av.open(str(tmp_path / "new" / "v.mp4")) as container:
         stream = container.streams.video[0]
         assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
@@ -34,10 +37,3 @@ def test_config_is_checked(tmp_path, field):
     name, value = next(iter(field.items()))
     with pytest.raises(ValueError, match=f"video.{name}={value}"):
         VideoConfig(directory=tmp_path, **field)
-
-
-def test_tile_places_frames_row_by_row():
-    frames = np.stack([np.full((2, 4, 3), value, np.uint8) for value in (1, 2, 3)])
-    grid = tile(frames, columns=2)
-    assert grid.shape == (4, 8, 3)
-    assert [grid[0, 0, 0], grid[0, 4, 0], grid[2, 0, 0], grid[2, 4, 0]] == [1, 2, 3, 0]
