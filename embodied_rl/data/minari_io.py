@@ -7,6 +7,7 @@ stay uint8 (stored JPEGs are decoded once), nested dictionaries become fields ca
 
 from __future__ import annotations
 
+import json
 import os
 import warnings
 from collections.abc import Iterator
@@ -56,43 +57,52 @@ def load(
     episode and step), misaligned, cut-off or corrupt files.
     """
     data = _find(dataset_id, datasets_root(root), download)
-    storage = MinariStorage.read(data)
-    metadata = MinariStorage.read_raw_metadata(data)
+    try:
+        storage = MinariStorage.read(data)
+        metadata = MinariStorage.read_raw_metadata(data)
+        num_episodes = metadata["total_episodes"]
+    except (json.JSONDecodeError, KeyError) as error:
+        raise ValueError(f"{data / 'metadata.json'} is damaged ({error!r}); get the dataset again") from error
     fields = _fields(dataset_id, storage)
-    if not metadata["total_episodes"]:
+    if not num_episodes:
         raise ValueError(f"dataset {dataset_id} is empty: it has no episodes")
     parent = data.parent / CACHE_NAME if cache_root is None else Path(cache_root) / dataset_id
     folder = parent / cache.digest(dataset_id, [path for path in data.rglob("*") if path.is_file()])
 
-    def open_cache(folder: Path) -> Episodes:
-        arrays = cache.read(folder)
-        return Episodes(
-            dataset_id=dataset_id,
-            observations={_obs_key(f.path): arrays[f.path] for f in fields if f.extra_rows},
-            actions=arrays["actions"],
-            rewards=arrays["rewards"],
-            terminations=arrays["terminations"],
-            truncations=arrays["truncations"],
-            lengths=np.asarray(arrays[cache.LENGTHS]),
-            observation_space=storage.observation_space,
-            action_space=storage.action_space,
-            metadata=metadata,
-        )
-
     def fill(writer: cache.Writer) -> None:
         if storage.FORMAT == "hdf5":
-            hdf5_reader.read(data / HDF5_NAME, fields, metadata["total_episodes"], writer)
+            hdf5_reader.read(data / HDF5_NAME, fields, num_episodes, writer)
         else:
             _read_any_format(storage, fields, writer)
 
     if not folder.exists():
         cache.build(folder, fields, fill)
     try:
-        return open_cache(folder)
+        arrays = cache.read(folder)
     except (OSError, ValueError) as error:
         warnings.warn(f"the cache {folder} is damaged ({error}) and is written anew", stacklevel=2)
         cache.build(folder, fields, fill)
-        return open_cache(folder)
+        arrays = cache.read(folder)
+    return _assemble(dataset_id, storage, metadata, arrays)
+
+
+def _assemble(
+    dataset_id: str, storage: MinariStorage, metadata: dict[str, Any], arrays: dict[str, np.ndarray]
+) -> Episodes:
+    return Episodes(
+        dataset_id=dataset_id,
+        observations={
+            _obs_key(path): array for path, array in arrays.items() if path.startswith("observations")
+        },
+        actions=arrays["actions"],
+        rewards=arrays["rewards"],
+        terminations=arrays["terminations"],
+        truncations=arrays["truncations"],
+        lengths=np.asarray(arrays[cache.LENGTHS]),
+        observation_space=storage.observation_space,
+        action_space=storage.action_space,
+        metadata=metadata,
+    )
 
 
 def episode_metadata(dataset_id: str, root: Path | str | None = None) -> list[dict[str, Any]]:

@@ -224,6 +224,14 @@ def test_an_empty_dataset(write, tmp_path):
         minari_io.load(ID, tmp_path)
 
 
+def test_damaged_metadata(write, tmp_path):
+    write()
+    path = tmp_path / ID / "data" / "metadata.json"
+    path.write_text(path.read_text()[:50])
+    with pytest.raises(ValueError, match=r"metadata\.json is damaged"):
+        minari_io.load(ID, tmp_path)
+
+
 def test_more_episodes_promised_than_there_are(write, tmp_path):
     write()
     edit_metadata(tmp_path, total_episodes=6)
