@@ -12,6 +12,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 
 _INK = "#010203"  # stands for the page's text colour, which is not known here
 _LINE = "#4c8dff"  # readable on white and on near-black
@@ -48,7 +49,7 @@ def curve(name: str, steps: Sequence[float], values: Sequence[float]) -> Inline:
     )
     axes.set_xlabel("step")
     axes.set_title(name, fontsize=11, loc="left")
-    axes.xaxis.set_major_formatter(mpl.ticker.EngFormatter(sep=""))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     return Inline(svg=_to_svg(figure, name), caption=f"last value {values[-1]:.4g}")
 
 

@@ -136,7 +136,8 @@ def _curves(metrics: Mapping[str, list[tuple[float, float]]]) -> list[figures.In
     names = sorted(metrics, key=place)
     curves = []
     for name in [name for name in names if len(metrics[name]) > 1][:_MAX_CURVES]:
-        points = metrics[name][:: max(1, len(metrics[name]) // _MAX_POINTS)]
+        every = max(1, len(metrics[name]) // _MAX_POINTS)
+        points = metrics[name][::-every][::-1]  # thinned from the end: the last value stays
         steps, values = zip(*points, strict=True)
         curves.append(figures.curve(name, steps, values))
     return curves
