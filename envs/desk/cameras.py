@@ -1,5 +1,4 @@
-"""Cameras by ray casting: colour, depth and segmentation of any MuJoCo model, without OpenGL and without a
-display.
+"""Cameras by ray casting: colour, depth and segmentation of any MuJoCo model, without OpenGL or a display.
 
 `mj_multiRay` finds for every pixel the geom, the distance and the surface normal. It releases the GIL, so
 several images are cast on threads. Shading is Lambert's law per light plus the headlight; the same input
@@ -66,8 +65,8 @@ def render(
 ) -> Image:
     """Cast one image; only the state of `data` is read, its kinematics are brought up to date.
 
-    `camera` is the name or number of a camera of the model; ValueError with the nearest names for an unknown
-    one.
+    `camera` is the name or number of a camera of the model; an unknown one is a ValueError with the
+    nearest names.
     """
     number = find_camera(model, camera)
     if min(width, height) < 1:

@@ -1,11 +1,10 @@
-"""From actions to joint targets: end-effector deltas solved by damped least squares for all simulations at
-once.
+"""From actions to joint targets: end-effector deltas by damped least squares, for all simulations at once.
 
 A batched Jacobian was chosen over a mocap body welded to the hand: the weld is a soft constraint whose pull
 depends on the solver and which can drag the arm through its own limits, while joint targets are what a real
 Panda accepts, respect its force limits, and leave the physics free of an invisible force. Deltas count from
-the measured pose, so the controller has no memory and the observation says everything about what the next
-action will do.
+the measured pose, so the controller itself has no memory; what the servos' lag keeps of one action is below
+1 % when the next one comes.
 """
 
 from __future__ import annotations
@@ -22,9 +21,7 @@ MAX_TRANSLATION = 0.03  # metres per action at 1.0
 MAX_ROTATION = 0.20  # radians per action at 1.0
 _DAMPING = 0.01**2  # of the least squares, in squared Jacobian units
 MAX_JOINT_STEP = 0.2175  # radians per action: the Panda's joints turn at up to 2.175 rad/s
-_POSTURE_GAIN = (
-    0.1  # share of the way to `HOME` taken per action in the null space, so that the elbow does not wander
-)
+_POSTURE_GAIN = 0.1  # share of the way to `HOME` per action in the null space: the elbow must not wander
 
 
 @dataclass(kw_only=True, slots=True)

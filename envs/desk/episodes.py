@@ -148,9 +148,8 @@ class Episodes:
         if len(diverged):
             if self.options.on_error == "raise":
                 raise FloatingPointError("; ".join(f"simulation {i}: {text}" for i, text in errors.items()))
-            self.sim.batch.reset(
-                diverged, keyframe=0
-            )  # anything finite: what follows is computed for all rows
+            # To anything finite: what follows is computed for all rows.
+            self.sim.batch.reset(diverged, keyframe=0)
         return self._judge(errors)
 
     def _judge(self, errors: dict[int, str]) -> Outcome:

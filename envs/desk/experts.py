@@ -8,7 +8,7 @@ imitation can represent.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,19 +36,11 @@ class View:
     block: Floats  # [N, 3] target relative to the hand
     turn: Floats  # [N] yaw to the target's nearest side
     to_goal: Floats  # [N, 2] from the target to its goal
-    size: float  # edge of the block
+    size: Floats  # [N] edge of the block
 
     def take(self, rows: NDArray[np.int64]) -> View:
         """The same for some rows."""
-        return View(
-            hand_z=self.hand_z[rows],
-            tilt=self.tilt[rows],
-            width=self.width[rows],
-            block=self.block[rows],
-            turn=self.turn[rows],
-            to_goal=self.to_goal[rows],
-            size=self.size,
-        )
+        return View(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 
     def grasped(self) -> NDArray[np.bool_]:
         """Whether the fingers are closed on the target."""
@@ -134,7 +126,7 @@ class Expert:
         self.tasks = find_tasks(task)
         self.noise = noise
         self.mistakes = mistakes
-        self._scene = scene
+        self._sizes = np.array([2 * block.half_size for block in scene.blocks])
         self._fields = observation_layout(scene)
         self._goal_fields = goal_layout(self.tasks, scene)
         self._rng = np.random.default_rng(seed)
@@ -179,7 +171,7 @@ class Expert:
             block=part["target"],
             turn=part["target_turn"][:, 0],
             to_goal=to_goal,
-            size=2 * self._scene.blocks[0].half_size,
+            size=goal[:, self._goal_fields["color"]] @ self._sizes,
         )
 
     def _rows_of_rules(

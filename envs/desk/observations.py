@@ -43,11 +43,10 @@ def observation_layout(scene: Scene) -> Layout:
 
 
 def goal_layout(tasks: Sequence[Task], scene: Scene) -> Layout:
-    """Fields of `desired_goal` in order: color [K] one-hot of the target, then what only some sets of tasks
-    need.
+    """Fields of `desired_goal` in order; which there are depends on the set of tasks.
 
-    task [number of tasks] one-hot where there are several; goal [2], x and y on the desk in metres where any
-    task has one (zeros for the others).
+    color [K] one-hot of the target · task [number of tasks] one-hot, where there are several · goal [2] x and
+    y on the desk in metres, where any task has one (zeros for the others).
     """
     sizes = {"color": len(scene.blocks)}
     if len(tasks) > 1:

@@ -70,8 +70,7 @@ DESK = Scene(
 )
 
 _Vector = tuple[float, ...]
-# name, parent, position, quaternion, joint range, force limit (N m), mass (kg): kinematics of the Franka
-# Panda.
+# name, parent, position, quaternion, joint range, force limit (N m), mass (kg): the Panda's kinematics
 _LINKS: tuple[tuple[str, str, _Vector, _Vector, tuple[float, float], float, float], ...] = (
     ("link1", "link0", (0, 0, 0.333), (1, 0, 0, 0), (-2.8973, 2.8973), 87, 2.71),
     ("link2", "link1", (0, 0, 0), (1, -1, 0, 0), (-1.7628, 1.7628), 87, 2.73),
@@ -127,22 +126,21 @@ def _add_surroundings(spec: mujoco.MjSpec) -> None:
         rgba=[0.62, 0.64, 0.66, 1], **solid,
     )  # fmt: skip
     world.add_geom(name="desk", type=box, size=[0.32, 0.52, 0.02], pos=[0.52, 0, -0.02], rgba=wood, **solid)
-    for i, (x, y) in enumerate(((0.26, -0.56), (0.26, 0.56), (0.90, -0.56), (0.90, 0.56))):
+    for i, (x, y) in enumerate(((0.25, -0.47), (0.25, 0.47), (0.79, -0.47), (0.79, 0.47))):
         world.add_geom(
             name=f"leg{i}", type=box, size=[0.03, 0.03, 0.34], pos=[x, y, -0.38], rgba=dark, **drawn
         )
     world.add_geom(
         name="pedestal", type=cylinder, size=[0.11, 0.36, 0], pos=[-0.03, 0, -0.36], rgba=dark, **drawn
     )
-    # Only the key light casts shadows, and it stands on the camera's side so that they fall behind the
-    # objects.
+    # Only the key light casts shadows, and it stands on the camera's side so that they fall behind things.
     world.add_light(name="key", pos=[0.95, -0.75, 1.9], dir=[-0.4, 0.7, -1.8], diffuse=[0.50, 0.48, 0.44])
     world.add_light(
         name="fill", pos=[0.6, 1.3, 1.5], dir=[0, -0.6, -1], diffuse=[0.24, 0.25, 0.28], castshadow=False
     )
     spec.visual.headlight.ambient = [0.36, 0.36, 0.38]
     spec.visual.headlight.diffuse = [0.18, 0.18, 0.18]
-    eye, target = [1.52, -0.72, 0.84], [0.40, -0.01, 0.17]
+    eye, target = [1.52, -0.72, 0.84], [0.37, -0.02, 0.22]
     forward = np.subtract(target, eye)
     right = np.cross(forward, [0, 0, 1])
     world.add_camera(name="static", pos=eye, quat=_camera_quat(right, np.cross(right, forward)), fovy=39)
@@ -167,28 +165,17 @@ def _add_robot(spec: mujoco.MjSpec) -> None:
     _add_visual(bodies["link0"], "link0")
     for name, parent, pos, quat, limits, force, mass in _LINKS:
         body = bodies[parent].add_body(name=name, pos=pos, quat=quat, gravcomp=1)
-        # Solid spheres of 8 cm stand in for the links' inertia; the armature of the geared motors dominates
-        # it.
+        # Solid spheres of 8 cm stand in for the links' inertia; the motors' armature dominates it.
         inertia = [0.4 * mass * 0.08**2] * 3
         body.mass, body.inertia, body.explicitinertial = mass, inertia, True
-        body.add_joint(
-            name=f"joint{name[-1]}",
-            axis=[0, 0, 1],
-            range=limits,
-            armature=0.3 if force > 50 else 0.1,
-            damping=1.0,
-        )
+        armature = 0.3 if force > 50 else 0.1
+        body.add_joint(name=f"joint{name[-1]}", axis=[0, 0, 1], range=limits, armature=armature, damping=1.0)
         _add_visual(body, name)
         _add_servo(spec, name[-1], limits, force)
         bodies[name] = body
     for name, half, radius, pos in _CAPSULES:
-        bodies[name].add_geom(
-            name=f"{name}_hull",
-            type=mujoco.mjtGeom.mjGEOM_CAPSULE,
-            size=[radius, half, 0],
-            pos=pos,
-            **_hidden(),
-        )
+        capsule = mujoco.mjtGeom.mjGEOM_CAPSULE
+        bodies[name].add_geom(name=f"{name}_hull", type=capsule, size=[radius, half, 0], pos=pos, **_hidden())
     _add_hand(spec, bodies["link7"])
 
 
@@ -196,9 +183,7 @@ def _mesh_directory() -> Path:
     """Where gymnasium-robotics keeps the Panda; found without importing it, which registers 234 tasks."""
     package = find_spec("gymnasium_robotics")
     if package is None or package.origin is None:
-        raise ModuleNotFoundError(
-            "the desk draws the Panda of gymnasium-robotics: pip install gymnasium-robotics"
-        )
+        raise ModuleNotFoundError("gymnasium-robotics, whose meshes of the Panda the desk draws, is missing")
     return Path(package.origin).parent / "envs/assets/kitchen_franka/franka_assets/meshes"
 
 

@@ -200,8 +200,8 @@ def evaluate(
 ) -> tuple[Floats, Bools, dict[str, Floats]]:
     """Reward `[N]`, success `[N]` and unscaled terms (name to `[N]`, 0 where a task lacks the term).
 
-    `task_of` is `[N]`, indices into `tasks`. The reward is 1 on success and `SHAPING` times the scaled terms
-    before.
+    `task_of` is `[N]`, indices into `tasks`. The reward is 1 on success, before it `SHAPING` times the
+    scaled terms.
     """
     n = len(task_of)
     reward, success = np.zeros(n), np.zeros(n, np.bool_)

@@ -107,7 +107,8 @@ def test_a_nan_action_ends_only_that_episode():
 
 
 @pytest.mark.parametrize("value", [np.nan, 1e12])
-def test_diverged_physics_ends_only_that_episode(value: float):
+def test_diverged_physics_ends_only_that_episode(value: float, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # MuJoCo writes its warning to a log in the current folder
     env = DeskVectorEnv(2)
     env.reset(seed=0)
     env.episodes.sim.batch.bind("qvel")[0, -1] = value
@@ -120,7 +121,8 @@ def test_diverged_physics_ends_only_that_episode(value: float):
     assert np.isfinite(obs["observation"]).all()
 
 
-def test_errors_can_raise_instead():
+def test_errors_can_raise_instead(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     env = DeskVectorEnv(2, on_error="raise")
     env.reset(seed=0)
     with pytest.raises(ValueError, match="simulation 0: action"):
