@@ -2,8 +2,8 @@
 
     python -m benchmarks.bench_offline --threads 1 --rounds 5
 
-An update includes drawing the batch. d3rlpy runs in its own environment (`peers/requirements-d3rlpy.txt`) as a
-process that waits between its rounds; the rounds of the two libraries and of our modes take turns.
+An update includes drawing the batch. d3rlpy has its own environment (`peers/requirements-d3rlpy.txt`) and
+process, which waits between its rounds; the rounds of the two libraries and of our modes take turns.
 """
 
 from __future__ import annotations

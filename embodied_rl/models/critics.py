@@ -54,7 +54,7 @@ class TwinCritic(StackedMLP):
         values = []
         for part in action.split(_actions_per_pass(obs), dim=1):
             of_action = torch.bmm(part.flatten(0, 1).expand(num, -1, -1), w_action)  # [N, B * j, H]
-            first = (of_action.view(num, rows, part.shape[1], -1) + of_obs).flatten(1, 2)
+            first = of_action.view(num, rows, part.shape[1], -1).add_(of_obs).flatten(1, 2)
             values.append(_upper_layers(first, weights, biases).view(num, rows, -1))
         return torch.cat(values, dim=-1)
 
@@ -71,7 +71,7 @@ def _actions_per_pass(obs: Tensor) -> int:
 
     Measured with two critics of width 256, one core: 160 GFLOP/s at 1024 rows a pass, 70 at 8000.
     """
-    return max(1, 2048 // len(obs)) if obs.device.type == "cpu" else 1 << 30
+    return max(1, 1024 // len(obs)) if obs.device.type == "cpu" else 1 << 30
 
 
 class ValueNet(MLP):

@@ -15,7 +15,7 @@ def test_learns_a_function_of_the_observation(actor, rows, train):
     zeros = torch.zeros(500)
     data = rows(Batch(obs=obs, action=action, reward=zeros, next_obs=obs, discount=zeros))
     cfg = bc.Config(actor=actor, hidden=(64, 64), lr=3e-3, batch_size=128)
-    agent = train(bc, cfg, data, steps=400)
+    agent = train(bc, cfg, data, steps=250)
     assert (agent.actor.act(obs, True) - action).square().mean() < 0.01
 
 

@@ -104,9 +104,9 @@ def _next_q(agent, batch, noise):
 
 
 def test_prefers_the_better_action_and_bounds_unseen_ones_from_below(bandit, train):
-    common = {"hidden": (64, 64), "batch_size": 128, "policy_lr": 3e-3, "critic_lr": 3e-3, "num_actions": 4}
-    agent = train(cql, cql.Config(conservative_weight=0.1, **common), bandit, steps=500)
-    sac = train(cql, cql.Config(conservative_weight=0.0, **common), bandit, steps=500, name="sac")
+    common = {"hidden": (32, 32), "batch_size": 64, "policy_lr": 5e-3, "critic_lr": 5e-3, "num_actions": 3}
+    agent = train(cql, cql.Config(conservative_weight=0.1, **common), bandit, steps=300)
+    sac = train(cql, cql.Config(conservative_weight=0.0, **common), bandit, steps=300, name="sac")
     obs = bandit.rows.obs[:200]
     assert agent.actor.act(obs, True).mean().item() == pytest.approx(0.5, abs=0.2)
     unseen = torch.full((200, 1), 0.0)  # no action of the data lies within two deviations; the truth is 0.08

@@ -76,7 +76,7 @@ def test_prefers_the_better_action_where_cloning_does_not(actor, bandit, train):
     common = {"hidden": (64, 64), "batch_size": 128}
     cloned = train(bc, bc.Config(lr=3e-3, **common), bandit, steps=300, name="bc")
     cfg = iql.Config(lr=3e-3, actor_lr=3e-3, temperature=10.0, actor=actor, **common)
-    agent = train(iql, cfg, bandit, steps=500)
+    agent = train(iql, cfg, bandit, steps=300)
     obs = bandit.rows.obs[:200]
     assert cloned.actor.act(obs, True).mean() < 0.0  # between the two modes
     assert agent.actor.act(obs, True).mean().item() == pytest.approx(0.5, abs=0.15)

@@ -53,6 +53,6 @@ def test_actor_and_targets_move_every_second_step(batch, rows, train):
 
 
 def test_prefers_the_better_action(bandit, train):
-    cfg = td3_bc.Config(hidden=(64, 64), batch_size=128, actor_lr=1e-3, critic_lr=3e-3, alpha=10.0)
+    cfg = td3_bc.Config(hidden=(64, 64), batch_size=128, actor_lr=1e-3, critic_lr=3e-3)
     agent = train(td3_bc, cfg, bandit, steps=600)
     assert agent.actor.act(bandit.rows.obs[:200], True).mean().item() == pytest.approx(0.5, abs=0.2)
