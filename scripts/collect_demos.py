@@ -26,9 +26,7 @@ class Config:
     policy: str = "expert"  # expert | directory | SB3 .zip
     trust: bool = False  # SB3 files contain pickles
     episodes: int = 200
-    noise: tuple[float, ...] = (
-        0.0,
-    )  # std on actions, over half their range; several: equal shares of episodes
+    noise: tuple[float, ...] = (0.0,)  # std of actions over half their range; one share of episodes each
     mistakes: float = 0.0  # the expert's: chance per action to do something wrong for a while
     num_envs: int = 16
     seed: int = 0
@@ -37,9 +35,7 @@ class Config:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        require(
-            self.episodes >= len(self.noise) > 0, "episodes", self.episodes, "at least one per noise level"
-        )
+        require(self.episodes >= len(self.noise) > 0, "episodes", self.episodes, "one per noise or more")
 
 
 def main(cfg: Config) -> None:

@@ -3,8 +3,7 @@
 python scripts/import_dataset.py format=door path=demos.npz data.id=door/human-v0
 python scripts/import_dataset.py format=robomimic path=low_dim.hdf5 data.id=robomimic/lift-v0 filter_key=train
 python scripts/import_dataset.py format=d4rl path=hopper.hdf5 data.id=hopper/medium-v2 env_id=Hopper-v5
-python scripts/import_dataset.py format=sb3_replay path=buffer.pkl data.id=hopper/replay-v0 env_id=Hopper-v5 \
-    trust=true
+python scripts/import_dataset.py format=sb3_replay path=replay.pkl trust=true data.id=h/replay-v0 env_id=Hopper-v5
 """
 
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from embodied_rl.data.import_robomimic import import_robomimic
 from embodied_rl.data.import_sb3 import import_replay_buffer
 from embodied_rl.data.recorder import Target
 from rl_core import config
-from rl_core.config import choice
+from rl_core.config import choice, require
 from rl_core.progress import console
 
 
@@ -29,9 +28,7 @@ class Config:
     format: str = MISSING  # door | robomimic | d4rl | sb3_replay
     path: str = MISSING
     env_id: str = ""  # d4rl, sb3_replay: the Gymnasium environment it was recorded in
-    max_episode_steps: int = (
-        0  # d4rl, sb3_replay: the time limit, for files that hold no timeouts; 0: the env's
-    )
+    max_episode_steps: int = 0  # d4rl, sb3_replay: the time limit of files that hold no timeouts
     filter_key: str = ""  # robomimic: a list of demonstrations under mask/
     trust: bool = False  # SB3 files contain pickles
     data: Target = field(default_factory=Target)
@@ -43,26 +40,21 @@ class Config:
 
 def convert(cfg: Config) -> int:
     """Hand each format what it needs; return the number of episodes."""
-    to = {
-        "path": cfg.path,
-        "dataset_id": cfg.data.id,
-        "root": cfg.data.root or None,
-        "overwrite": cfg.data.overwrite,
-    }
+    to, again = (cfg.path, cfg.data.id, cfg.data.root or None), cfg.data.overwrite
     limit = cfg.max_episode_steps or None
     if cfg.format == "door":
-        return import_door_demonstrations(**to)
+        return import_door_demonstrations(*to, overwrite=again)
     if cfg.format == "robomimic":
-        return import_robomimic(**to, filter_key=cfg.filter_key)
+        return import_robomimic(*to, filter_key=cfg.filter_key, overwrite=again)
     if cfg.format == "d4rl":
-        return import_d4rl(**to, env_id=cfg.env_id, max_episode_steps=limit)
-    return import_replay_buffer(**to, env_id=cfg.env_id, trust=cfg.trust, max_episode_steps=limit)
+        return import_d4rl(*to, env_id=cfg.env_id, max_episode_steps=limit, overwrite=again)
+    replay = {"env_id": cfg.env_id, "trust": cfg.trust, "max_episode_steps": limit}
+    return import_replay_buffer(*to, **replay, overwrite=again)
 
 
 def main(cfg: Config) -> None:
     """Convert and say how much."""
-    if not Path(cfg.path).is_file():
-        raise ValueError(f"path={cfg.path!r}: no such file")
+    require(Path(cfg.path).is_file(), "path", cfg.path, "an existing file")
     console.print(f"{cfg.data.id}: {convert(cfg)} episodes")
 
 

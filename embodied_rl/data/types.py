@@ -78,16 +78,17 @@ class Spec:
         return np.asarray((action - centre) / self._half_range)
 
     def check(self, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
-        """Raise a ValueError that names the first field in which an environment's spaces differ from this
-        spec."""
+        """Raise a ValueError that names the first field in which an environment differs from this spec.
+
+        Observation fields that the environment has beyond ours do not matter: the policy does not read them.
+        """
         other = Spec.from_spaces(observation_space, action_space, self.env_id)
-        ours = dict(zip(self.obs_keys, self.obs_dims, strict=True))
         theirs = dict(zip(other.obs_keys, other.obs_dims, strict=True))
-        for key in sorted(ours.keys() | theirs.keys()):
-            if ours.get(key) != theirs.get(key):
+        for key, size in zip(self.obs_keys, self.obs_dims, strict=True):
+            if theirs.get(key) != size:
                 raise ValueError(
-                    f"observation field {key!r}: the data has size {ours.get(key, 'none')}, "
-                    f"the environment {self.env_id} has {theirs.get(key, 'none')}"
+                    f"observation field {key!r}: the data has size {size}, "
+                    f"the environment {self.env_id} has {theirs.get(key, 'no such field')}"
                 )
         if self.action_dim != other.action_dim:
             raise ValueError(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
 
 from embodied_rl.data.types import Spec
 from embodied_rl.models.policy import ActorPolicy, Policy
@@ -26,25 +29,30 @@ def open_policy(
         env = EnvConfig(id=env.id or DESK, task=env.task, kwargs=env.kwargs)
         if env.id != DESK:
             raise ValueError(f"policy=expert: only {DESK} has scripted experts, not {env.id}")
-        task = {"task": env.task} if env.task else {}
-        return Expert(**task, mistakes=mistakes, seed=seed), spec_of(env)
+        return Expert(env.task or "lift_block", mistakes=mistakes, seed=seed), spec_of(env)
     path = Path(source)
     if path.suffix == ".zip":
         from embodied_rl.models.sb3 import SB3Policy  # two seconds of import that only SB3 files need
 
-        return SB3Policy.load(path, trust=trust), spec_of(env)
+        policy = SB3Policy.load(path, trust=trust)
+        policy.check(*spaces_of(env))
+        return policy, spec_of(env)
     for directory in (path, path / "policy"):
         if (directory / "config.json").is_file():
-            policy = ActorPolicy.load(directory, seed=seed)
-            return policy, spec_of(env) if env.id else policy.spec
+            actor = ActorPolicy.load(directory, seed=seed)
+            return actor, spec_of(env) if env.id else actor.spec
     raise ValueError(f"policy={source!r}: must be expert, a directory that a run saved, or an SB3 .zip file")
 
 
 def spec_of(env: EnvConfig) -> Spec:
-    """Make the environment once and read its layout."""
+    """Layout of an environment, for a policy to be checked against."""
+    return Spec.from_spaces(*spaces_of(env), env.id, env.arguments())
+
+
+def spaces_of(env: EnvConfig) -> tuple[gym.Space[Any], gym.Space[Any]]:
+    """Make the environment once and return its observation and action space."""
     if not env.id:
         raise ValueError("env.id='': must name the environment, an SB3 file does not know it")
     instance = make(env.id, **env.arguments())
-    spaces = instance.observation_space, instance.action_space
     instance.close()
-    return Spec.from_spaces(*spaces, env.id, env.arguments())
+    return instance.observation_space, instance.action_space

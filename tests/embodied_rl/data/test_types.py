@@ -40,7 +40,8 @@ def test_json_round_trip():
     ("observation", "action", "message"),
     [
         (box(4), box(2), r"observation field 'observation': the data has size 5, the environment X-v0 has 4"),
-        (GOAL, box(2), r"observation field 'desired_goal': the data has size none, .* has 3"),
+        (GOAL, box(2), r"observation field 'observation': the data has size 5, the environment X-v0 has 4"),
+        (gym.spaces.Dict({"state": box(5)}), box(2), r"'observation': the data has size 5, .* no such field"),
         (box(5), box(3), r"action: the data has shape \(2,\), the environment X-v0 has \(3,\)"),
         (box(5), box(2, high=2.0), r"action bounds"),
     ],
@@ -48,6 +49,11 @@ def test_json_round_trip():
 def test_a_misfit_names_the_field_and_both_shapes(observation: gym.Space, action: gym.Space, message: str):
     with pytest.raises(ValueError, match=message):
         Spec.from_spaces(box(5), box(2), "X-v0").check(observation, action)
+
+
+def test_fields_that_a_policy_does_not_read_do_not_matter():
+    data = gym.spaces.Dict({"observation": box(4)})
+    Spec.from_spaces(data, box(2), "X-v0").check(GOAL, box(2))
 
 
 @pytest.mark.parametrize(
