@@ -79,9 +79,8 @@ class FusedDecoder:
         if self.bias is not None:
             causal = torch.ones(length, length, dtype=torch.bool, device=mask.device).tril()
             # a padded query sees itself, so that its row of the softmax is not empty (NaN)
-            attend = (causal & mask[:, None, :] | torch.eye(length, dtype=torch.bool, device=mask.device))[
-                :, None
-            ]
+            itself = torch.eye(length, dtype=torch.bool, device=mask.device)
+            attend = (causal & mask[:, None, :] | itself)[:, None]
         repeats = w.num_heads // w.num_kv_heads
         for index, block in enumerate(w.blocks):
             q, k, v = (t.transpose(1, 2) for t in _project(w, block, x, cis))
@@ -94,6 +93,7 @@ class FusedDecoder:
 
     def expand(self, prompt_index: Tensor) -> None:
         """Give sample b the cache of prompt `prompt_index[b]`, `[B]`."""
+        self.cache = self.cache.index_select(2, prompt_index)
         self._select(prompt_index)
 
     def keep(self, rows: Tensor, column: int) -> None:
@@ -103,11 +103,9 @@ class FusedDecoder:
         cache = self.cache[:, :, : len(rows)]
         cache[:, :, :, :, :column] = old[:, :, rows]
         self.cache = cache
-        self.offset = self.offset[rows]
-        self.bias = None if self.bias is None else self.bias[rows]
+        self._select(rows)
 
     def _select(self, rows: Tensor) -> None:
-        self.cache = self.cache.index_select(2, rows)
         self.offset = self.offset[rows]
         self.bias = None if self.bias is None else self.bias[rows]
 
@@ -136,7 +134,9 @@ class FusedDecoder:
         if isinstance(column, int):
             return column + 1, None if self.bias is None else self.bias[..., : column + 1]
         ahead = torch.arange(self.max_length, device=self.offset.device) > column
-        bias = torch.zeros_like(ahead, dtype=self.cache.dtype).masked_fill(ahead, float("-inf"))
+        bias = torch.zeros_like(ahead, dtype=self.cache.dtype).masked_fill(ahead, float("-inf"))[
+            None, None, None
+        ]
         return self.max_length, bias if self.bias is None else self.bias + bias
 
 

@@ -39,14 +39,15 @@ def generate(
     generator: torch.Generator,
     num_samples: int = 1,
     limits: Sequence[int] | None = None,
+    dtype: torch.dtype | None = None,
     decoder: Decoder | None = None,
 ) -> Generated:
-    """Draw `num_samples` responses to each of `prompts` (token ids); row `p * num_samples + g` answers prompt
-    p.
+    """Draw `num_samples` responses to each of `prompts` (token ids); row `p * num_samples + g` answers p.
 
-    The same generator state draws the same responses, whatever the compaction. `limits [P * num_samples]` are
-    per-row maxima below `sampling.max_new_tokens`. Dropout is off while it runs. The decoder is the fused one
+    The same generator state draws the same responses, whatever the compaction; dropout is off while it runs.
+    `limits [P * num_samples]` are per-row maxima below `sampling.max_new_tokens`. The fused decoder is used
     where `weights.unsupported(model)` is None, else the model's own forward; both give the same tokens.
+    `dtype` decodes a float32 model in bfloat16: `log_prob` is then that sampler's, not quite the policy's.
     Raises ValueError for an empty prompt or one that leaves no room in the model's context.
     """
     device = generator.device
@@ -61,7 +62,7 @@ def generate(
     training = model.training
     model.eval()
     try:
-        decoder = decoder or make_decoder(model, ids.shape[1] + int(caps.max()))
+        decoder = decoder or make_decoder(model, ids.shape[1] + int(caps.max()), dtype)
         logits = decoder.prefill(ids, mask)
         prompt_index = torch.arange(len(prompts), device=device).repeat_interleave(num_samples)
         if num_samples > 1:
@@ -83,13 +84,16 @@ def generate(
     return Generated(responses=responses, log_prob=log_prob, ended=ended)
 
 
-def make_decoder(model: Any, max_length: int) -> Decoder:
+def make_decoder(model: Any, max_length: int, dtype: torch.dtype | None = None) -> Decoder:
     """The fused decoder where the model's family has one, captured as a CUDA graph on a GPU; else the model's
     own."""
     bare = unwrap(model)
-    if weights.unsupported(bare) is not None:
+    reason = weights.unsupported(bare)
+    if reason is not None:
+        if dtype not in (None, bare.dtype):
+            raise ValueError(f"dtype={dtype}: must be the model's {bare.dtype}, because {reason}")
         return ModuleDecoder(bare)
-    fused = FusedDecoder(weights.read(bare, max_length), max_length)
+    fused = FusedDecoder(weights.read(bare, max_length, dtype), max_length)
     return GraphedStep(fused) if bare.device.type == "cuda" else fused
 
 

@@ -7,7 +7,7 @@ from llm_align.data.batches import pad
 from llm_align.models import weights
 from llm_align.models.adapters import Lora, add_lora, reference
 from llm_align.models.decoder import FusedDecoder, ModuleDecoder
-from llm_align.models.generation import Generated, generate
+from llm_align.models.generation import Generated, generate, make_decoder
 from llm_align.models.log_probs import log_probs
 from llm_align.models.sampling import Sampling
 
@@ -58,11 +58,21 @@ class _Static(FusedDecoder):
         return super().step(tokens, torch.tensor(column))
 
 
-def test_static_shapes_as_a_cuda_graph_needs_them_change_nothing(model):
+@pytest.mark.parametrize("prompts", [PROMPTS, [[3, 4], [5, 6]]])
+def test_static_shapes_as_a_cuda_graph_needs_them_change_nothing(model, prompts):
     sampling = Sampling(max_new_tokens=24, stop_ids=STOPS)
-    own = generate(model, PROMPTS, sampling, generator=seeded(), num_samples=4)
+    own = generate(model, prompts, sampling, generator=seeded(), num_samples=4)
     static = _Static(weights.read(model, 40), 40)
-    assert_same(own, generate(model, PROMPTS, sampling, generator=seeded(), num_samples=4, decoder=static))
+    assert_same(own, generate(model, prompts, sampling, generator=seeded(), num_samples=4, decoder=static))
+
+
+def test_decoding_in_bfloat16_reports_that_samplers_log_probs(model):
+    sampling = Sampling(max_new_tokens=8)
+    out = generate(model, PROMPTS, sampling, generator=seeded(), dtype=torch.bfloat16)
+    forced = log_probs(model, out.responses).log_prob
+    torch.testing.assert_close(out.log_prob, forced, atol=0.5, rtol=0.1)
+    assert not torch.equal(out.log_prob, forced)
+    assert next(model.parameters()).dtype == torch.float32
 
 
 def test_a_row_draws_the_same_whether_or_not_others_have_finished(llama):
@@ -122,6 +132,9 @@ def test_lora_is_merged_and_the_reference_is_the_model_without_it(fixture, reque
 def test_unknown_families_are_decoded_by_their_own_forward(llama):
     llama.config.hidden_act = "gelu"
     assert "gelu" in weights.unsupported(llama)
+    assert isinstance(make_decoder(llama, 16), ModuleDecoder)
+    with pytest.raises(ValueError, match="dtype=torch.bfloat16.*hidden_act is 'gelu'"):
+        make_decoder(llama, 16, torch.bfloat16)
 
 
 def test_training_mode_comes_back(llama):
