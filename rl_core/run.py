@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -117,7 +117,7 @@ class Run:
                 if self._stop is not None and step < self.cfg.steps:
                     self._exit(step)
 
-    def log(self, step: int, values: dict[str, Tensor | float], group: str = "train") -> None:
+    def log(self, step: int, values: Mapping[str, Tensor | float], group: str = "train") -> None:
         """Record `values` as `group/name`; tensors stay on the device until a row is written."""
         self.metrics.add(step, values, group)
 

@@ -3,7 +3,7 @@
 python scripts/import_dataset.py format=door path=demos.npz data.id=door/human-v0
 python scripts/import_dataset.py format=robomimic path=low_dim.hdf5 data.id=robomimic/lift-v0 filter_key=train
 python scripts/import_dataset.py format=d4rl path=hopper.hdf5 data.id=hopper/medium-v2 env_id=Hopper-v5
-python scripts/import_dataset.py format=sb3_replay path=replay.pkl trust=true data.id=h/replay-v0 env_id=Hopper-v5
+python scripts/import_dataset.py format=sb3_replay path=b.pkl trust=true data.id=h/replay-v0 env_id=Hopper-v5
 """
 
 from dataclasses import dataclass, field
@@ -33,13 +33,11 @@ class Config:
     trust: bool = False  # SB3 files contain pickles
     data: Target = field(default_factory=Target)
 
-    def __post_init__(self) -> None:
-        """Check the format."""
-        choice("format", self.format, ["door", "robomimic", "d4rl", "sb3_replay"])
-
 
 def convert(cfg: Config) -> int:
     """Hand each format what it needs; return the number of episodes."""
+    choice("format", cfg.format, ["door", "robomimic", "d4rl", "sb3_replay"])
+    require(Path(cfg.path).is_file(), "path", cfg.path, "an existing file")
     to, again = (cfg.path, cfg.data.id, cfg.data.root or None), cfg.data.overwrite
     limit = cfg.max_episode_steps or None
     if cfg.format == "door":
@@ -48,13 +46,12 @@ def convert(cfg: Config) -> int:
         return import_robomimic(*to, filter_key=cfg.filter_key, overwrite=again)
     if cfg.format == "d4rl":
         return import_d4rl(*to, env_id=cfg.env_id, max_episode_steps=limit, overwrite=again)
-    replay = {"env_id": cfg.env_id, "trust": cfg.trust, "max_episode_steps": limit}
-    return import_replay_buffer(*to, **replay, overwrite=again)
+    replay = {"env_id": cfg.env_id, "trust": cfg.trust, "max_episode_steps": limit, "overwrite": again}
+    return import_replay_buffer(*to, **replay)
 
 
 def main(cfg: Config) -> None:
     """Convert and say how much."""
-    require(Path(cfg.path).is_file(), "path", cfg.path, "an existing file")
     console.print(f"{cfg.data.id}: {convert(cfg)} episodes")
 
 

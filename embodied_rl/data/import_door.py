@@ -14,11 +14,11 @@ import dataclasses
 from pathlib import Path
 
 import gymnasium as gym
-import gymnasium_robotics
 import mujoco
 import numpy as np
 
 from embodied_rl.data.recorder import Info, Recorder
+from envs.suites import check_id
 
 ENV_ID = "AdroitHandDoor-v1"
 MAX_EPISODE_STEPS = 300  # the longest demonstration; the environment's default of 200 cuts most of them
@@ -44,7 +44,7 @@ def import_door_demonstrations(
         raise ValueError(
             f"{path}: fields {sorted(missing)} are missing, these are not the door demonstrations"
         )
-    gym.register_envs(gymnasium_robotics)
+    check_id(ENV_ID)  # registers it
     env_spec = dataclasses.replace(gym.spec(ENV_ID), max_episode_steps=MAX_EPISODE_STEPS)
     env = gym.make(env_spec)
     info = Info(
