@@ -26,8 +26,7 @@ def autocast(update: Update, device: torch.device, dtype: torch.dtype) -> Update
 
 
 class CudaGraph:
-    """Replay `update` as one CUDA graph: captured at the fourth call, with its tensor arguments as static
-    inputs.
+    """Replay `update` as one CUDA graph, captured at the fourth call, with static tensor arguments.
 
     The update must have static shapes, no host reads, and optimizers built with `capturable=True`. Modules
     and configurations are taken as they were at the capture; tensors, also inside dataclasses and dicts,

@@ -1,5 +1,4 @@
-"""Checkpoints without pickle: every moving part's state as one safetensors file and one JSON file, written
-atomically."""
+"""Checkpoints without pickle: all moving parts in one safetensors and one JSON file, written atomically."""
 
 from __future__ import annotations
 
@@ -119,8 +118,7 @@ def _read(checkpoint: Path, map_location: torch.device | str) -> tuple[int, dict
 
 
 def _pack(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
-    """Replace tensors by references into `tensors`; tuples and non-string keys are marked, JSON has
-    neither."""
+    """Replace tensors by references into `tensors`; mark tuples and pairs, which JSON does not have."""
     if isinstance(value, Tensor):
         # a copy, because safetensors refuses tensors that share memory (tied weights)
         tensors[path] = value.detach().to("cpu", copy=True).contiguous()

@@ -1,5 +1,4 @@
-"""Configurations: typed dataclasses, composed by Hydra from `configs/`, and errors that say what to write
-instead."""
+"""Typed configurations, composed by Hydra from `configs/`, with errors that say what to write instead."""
 
 from __future__ import annotations
 

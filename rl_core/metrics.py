@@ -1,5 +1,4 @@
-"""Metrics of a run: averaged on the device, guarded against NaN, written to JSONL, TensorBoard and Weights &
-Biases."""
+"""Metrics of a run: averaged on the device, guarded against NaN, written to JSONL and viewers."""
 
 from __future__ import annotations
 

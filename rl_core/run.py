@@ -1,5 +1,4 @@
-"""One training run: its directory, seeds, device, metrics, progress bar, checkpoints, resume and stop
-signals."""
+"""One training run: directory, seeds, device, metrics, progress, checkpoints, resume, stop signals."""
 
 from __future__ import annotations
 

@@ -27,18 +27,14 @@ class Config:
     root: str = ""  # folder of the datasets; empty: MINARI_DATASETS_PATH, else Minari's own
     download: bool = False  # fetch it with Minari when it is not on this machine
     residency: str = "device"  # device | memmap (larger than memory: batches are gathered from disk)
-    obs_keys: tuple[
-        str, ...
-    ] = ()  # observation fields, nested ones as "a/b"; empty: all a state policy reads
+    obs_keys: tuple[str, ...] = ()  # observation fields, nested ones as "a/b"; empty: all vectors
     normalize_obs: bool = False
     gamma: float = 0.99
     n_step: int = 1
     reward: str = "none"  # none | return_scale | antmaze_shift
     reward_scale: float = 1.0  # after the transform: reward * reward_scale + reward_bias
     reward_bias: float = 0.0
-    action_clip: float = (
-        1.0 - 1e-5
-    )  # of actions in [-1, 1]: a squashed policy gives the border no density (IQL)
+    action_clip: float = 1.0 - 1e-5  # a squashed policy gives the border of [-1, 1] no density (IQL)
 
     def __post_init__(self) -> None:
         """Check words and ranges."""

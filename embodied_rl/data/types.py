@@ -1,5 +1,4 @@
-"""The two records that cross every boundary of the robot half: a batch of transitions and the shape of a
-task."""
+"""The two records that cross every boundary of the robot half: a batch, and the shape of a task."""
 
 from __future__ import annotations
 
@@ -72,8 +71,7 @@ class Spec:
         return np.asarray(centre + action * self._half_range)
 
     def from_env_action(self, action: np.ndarray) -> np.ndarray:
-        """Map `[N, A]` from environment units to [-1, 1]; the inverse of `to_env_action`, without
-        clipping."""
+        """Map `[N, A]` from environment units to [-1, 1], without clipping; inverts `to_env_action`."""
         centre = 0.5 * (self.action_high + self.action_low)
         return np.asarray((action - centre) / self._half_range)
 

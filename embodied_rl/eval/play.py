@@ -46,10 +46,9 @@ def play(
     perturb: Callable[[np.ndarray], np.ndarray] | None = None,
     watch: Callable[[np.ndarray], None] | None = None,
 ) -> Iterator[Step]:
-    """Play episodes `indices` (at most `env.num_envs`) side by side, each until its first end; yield every
-    step.
+    """Yield every step of the episodes `indices` (at most `env.num_envs`), played side by side.
 
-    Episode `i` is reset with seed `seed + i`. `perturb` changes the actions before they are executed, `watch`
+    Each is played until its first end. Episode `i` is reset with seed `seed + i`. `perturb` changes the actions before they are executed, `watch`
     is called with `running [N]` in every state from which a step is taken (and so never sees a final one).
     Raises a ValueError for environments that do not reset in the step that ends an episode.
     """
