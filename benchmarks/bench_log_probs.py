@@ -24,7 +24,7 @@ from llm_align.data.batches import Responses, make_responses
 from llm_align.models.causal_lm import Small, small_causal_lm
 from llm_align.models.log_probs import log_probs
 
-PAIRS, PROMPT, LONGEST = 8, 96, 96
+PAIRS, PROMPT, LONGEST = 4, 96, 64
 VOCABULARIES = (50_000, 150_000)
 
 

@@ -18,7 +18,7 @@ from llm_align.data.batches import Responses
 from llm_align.data.packing import Packed, pack
 from llm_align.models.adapters import unwrap
 
-CHUNK_ELEMENTS = 2**24  # logits held at a time: 64 MiB in float32
+CHUNK_ELEMENTS = 2**23  # logits held at a time: 32 MiB in float32
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -146,12 +146,16 @@ class _HeadLogProb(torch.autograd.Function):
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if need_weight else None
         grad_bias = torch.zeros_like(bias, dtype=torch.float32) if need_bias else None
         for rows in _chunks(len(hidden), ctx.size):
-            logits = kept if kept is not None else _logits(hidden[rows], weight, bias, ctx.temperature)
-            log_p = logits - normalizer[rows, None]
-            p = log_p.exp()
-            grad = p * -grad_log_prob[rows, None]
-            if ctx.entropy:
-                grad -= p.mul_(log_p.add_(spread[rows, None])).mul_(grad_entropy[rows, None])
+            logits = (
+                kept.clone() if kept is not None else _logits(hidden[rows], weight, bias, ctx.temperature)
+            )
+            log_p = logits.sub_(normalizer[rows, None])
+            if ctx.entropy:  # -p (g + g_H (log p + H))
+                p = log_p.exp().neg_()
+                grad = log_p.add_(spread[rows, None]).mul_(grad_entropy[rows, None])
+                grad.add_(grad_log_prob[rows, None]).mul_(p)
+            else:
+                grad = log_p.exp_().mul_(-grad_log_prob[rows, None])
             grad.scatter_add_(-1, targets[rows, None], grad_log_prob[rows, None])
             grad = grad.div_(ctx.temperature).to(weight.dtype)
             if grad_hidden is not None:
