@@ -46,7 +46,7 @@ class GraphedStep:
     def _capture(self, tokens: Tensor, column: int) -> None:
         self._tokens = tokens.clone()
         self._column = torch.tensor(column, device=tokens.device)
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(self.warmup):  # writes the same column each time

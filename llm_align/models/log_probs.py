@@ -103,7 +103,7 @@ def linear_log_probs(
         hidden, weight = hidden.to(dtype), weight.to(dtype)
         bias = None if bias is None else bias.to(dtype)
     arguments = (hidden, weight, bias, targets, temperature, entropy, chunk_elements)
-    log_prob, entropies = _HeadLogProb.apply(*arguments)  # type: ignore[no-untyped-call]
+    log_prob, entropies = _HeadLogProb.apply(*arguments)
     return log_prob, entropies if entropy else None
 
 
