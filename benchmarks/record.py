@@ -70,18 +70,28 @@ def compare(
 
 
 def write(name: str, rows: Sequence[Row]) -> None:
-    """Write `benchmarks/results/<name>.json` with the command and the machine, and draw the table again."""
+    """Record comparisons, with the command and the machine, and draw the table again."""
+    _write(name, {"rows": [asdict(row) for row in rows]})
+    for row in rows:
+        print(_line(row))
+
+
+def write_scores(name: str, scores: Sequence[dict[str, Any]]) -> None:
+    """Record what each algorithm and library scored (`mean`, `low`, `high` over `scores`, `settings`)."""
+    _write(name, {"scores": list(scores)})
+    for score in scores:
+        print(_score_line(score))
+
+
+def _write(name: str, content: dict[str, Any]) -> None:
     RESULTS.mkdir(parents=True, exist_ok=True)
-    content = {
+    head = {
         "command": " ".join(["python", os.path.relpath(sys.argv[0], ROOT), *sys.argv[1:]]),
         "date": datetime.now(UTC).date().isoformat(),
         "machine": {"cpu": _cpu(), "cores": os.cpu_count(), "python": platform.python_version()},
-        "rows": [asdict(row) for row in rows],
     }
-    (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
+    (RESULTS / f"{name}.json").write_text(json.dumps(head | content, indent=1) + "\n")
     draw_table()
-    for row in rows:
-        print(_line(row))
 
 
 def draw_table() -> None:
@@ -95,19 +105,16 @@ def draw_table() -> None:
     ]
     for file in sorted(RESULTS.glob("*.json")):
         content = json.loads(file.read_text())
-        if "rows" not in content:
-            continue
         machine = content["machine"]
-        lines += [
-            "",
-            f"## {file.stem.replace('_', ' ')}",
-            "",
-            f"`{content['command']}`, {content['date']}, {machine['cpu']}, {machine['cores']} cores",
-            "",
-            "| what | ours | peer | ratio | asked |",
-            "|---|---|---|---|---|",
-            *(_line(Row(**row)) for row in content["rows"]),
-        ]
+        source = f"`{content['command']}`, {content['date']}, {machine['cpu']}, {machine['cores']} cores"
+        lines += ["", f"## {file.stem.replace('_', ' ')}", "", source, ""]
+        if "rows" in content:
+            lines += ["| what | ours | peer | ratio | asked |", "|---|---|---|---|---|"]
+            lines += [_line(Row(**row)) for row in content["rows"]]
+        else:
+            lines += ["| algorithm | library | mean, 95 % over seeds | each seed | settings |"]
+            lines += ["|---|---|---|---|---|"]
+            lines += [_score_line(score) for score in content["scores"]]
     TABLE.write_text("\n".join(lines) + "\n")
 
 
@@ -117,6 +124,15 @@ def _line(row: Row) -> str:
         f"| {row.what} | {row.ours:.4g} {row.unit} | {row.peer_name}: {row.peer:.4g} {row.unit} "
         f"| **{row.ratio:.3g}x** | {asked} |"
     )
+
+
+def _score_line(score: dict[str, Any]) -> str:
+    interval = f"{score['mean']:.4g}"
+    if score["low"] is not None:
+        interval += f" [{score['low']:.4g}, {score['high']:.4g}]"
+    settings = ", ".join(f"{key} {value}" for key, value in score["settings"].items())
+    each = ", ".join(f"{value:g}" for value in score["scores"])
+    return f"| {score['algorithm']} | {score['library']} | {interval} | {each} | {settings} |"
 
 
 def _milliseconds(call: Callable[[], object], repeats: int) -> float:

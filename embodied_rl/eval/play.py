@@ -48,8 +48,9 @@ def play(
 ) -> Iterator[Step]:
     """Yield every step of the episodes `indices` (at most `env.num_envs`), played side by side.
 
-    Each is played until its first end. Episode `i` is reset with seed `seed + i`. `perturb` changes the actions before they are executed, `watch`
-    is called with `running [N]` in every state from which a step is taken (and so never sees a final one).
+    Each is played until its first end. Episode `i` is reset with seed `seed + i`. `perturb` changes the
+    actions before they are executed, `watch` is called with `running [N]` in every state from which a step is
+    taken (and so never sees a final one).
     Raises a ValueError for environments that do not reset in the step that ends an episode.
     """
     if env.metadata.get("autoreset_mode") != AutoresetMode.SAME_STEP:

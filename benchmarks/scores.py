@@ -1,0 +1,54 @@
+"""Gather finished trainings into one table of scores with intervals over seeds.
+
+python benchmarks/scores.py learning_hopper runs/hopper/cells/*.json     cells of learning_offline.py
+python benchmarks/scores.py learning_door runs/door/*/eval.json          runs of scripts/train_offline.py
+"""
+
+import json
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import record
+
+from embodied_rl.eval import statistics
+
+
+def read(file: Path) -> tuple[tuple[str, str], float, dict[str, Any]]:
+    """Return (algorithm, library), the score of one seed, and what was trained."""
+    content = json.loads(file.read_text())
+    if "overall" not in content:
+        settings = {key: content[key] for key in ("updates", "batch", "precision", "env")}
+        settings["episodes"] = len(content["returns"])
+        return (content["algo"], content["library"]), content["return_mean"], settings
+    algorithm = file.parent.name.split("-")[0]
+    settings = {key: content["settings"][key] for key in ("env_id", "episodes", "seed")}
+    return (algorithm, "ours"), content["overall"]["normalized_score"], settings
+
+
+def main(name: str, files: list[Path]) -> None:
+    by_method: dict[tuple[str, str], list[float]] = defaultdict(list)
+    settings: dict[tuple[str, str], dict[str, Any]] = {}
+    for file in sorted(files):
+        method, score, settings[method] = read(file)
+        by_method[method].append(score)
+    rows = []
+    for (algorithm, library), scores in sorted(by_method.items()):
+        interval = statistics.across_seeds(scores).mean
+        rows.append(
+            {
+                "algorithm": algorithm,
+                "library": library,
+                "scores": [round(score, 2) for score in scores],
+                "mean": interval.value,
+                "low": interval.low,
+                "high": interval.high,
+                "settings": settings[algorithm, library],
+            }
+        )
+    record.write_scores(name, rows)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], [Path(argument) for argument in sys.argv[2:]])
