@@ -1,8 +1,8 @@
 """Measure side by side, record as JSON, and draw the table of `benchmarks/RESULTS.md` from what is recorded.
 
 A benchmark is one script, `benchmarks/bench_<name>.py`, that calls `record.write(name, rows)`. A row compares
-with a peer on the same work in the same process run; the ratio is taken round by round, so that a machine that
-slows down for a while slows both.
+with a peer on the same work in the same process run; the ratio is taken round by round, so that a machine
+that slows down for a while slows both.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ TABLE = ROOT / "benchmarks" / "RESULTS.md"
 
 @dataclass(kw_only=True)
 class Row:
-    """One comparison: `ratio` says how many times better we are (faster, or smaller), `target` what was asked."""
+    """One comparison: `ratio` says how many times better we are (faster, smaller), `target` what was asked."""
 
     what: str
     peer_name: str
