@@ -26,7 +26,7 @@ TABLE = ROOT / "benchmarks" / "RESULTS.md"
 
 @dataclass(kw_only=True)
 class Row:
-    """One comparison: `ratio` says how many times better we are (faster, smaller), `target` what was asked."""
+    """One comparison: `ratio` says how many times better we are (faster, smaller), `target` what is asked."""
 
     what: str
     peer_name: str

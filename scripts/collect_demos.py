@@ -28,7 +28,7 @@ class Config:
     episodes: int = 200
     noise: tuple[float, ...] = (0.0,)  # std of actions over half their range; one share of episodes each
     mistakes: float = 0.0  # the expert's: chance per action to do something wrong for a while
-    num_envs: int = 16
+    num_envs: int = 64
     seed: int = 0
     env: envs.config.Config = field(default_factory=lambda: envs.config.Config(id=""))  # empty: as trained
     data: Target = field(default_factory=Target)
