@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -35,3 +39,23 @@ def bar() -> Progress:
         TextColumn("{task.fields[note]}"),
         console=console,
     )
+
+
+@contextmanager
+def counting(name: str, total: int, *, after: float = 2.0) -> Iterator[Callable[[int], None]]:
+    """Yield a function to be told how much is done; a bar shows when the work takes over `after` seconds."""
+    start = time.monotonic()
+    progress = bar()
+    task = progress.add_task(name, total=total, note="")
+
+    def done(completed: int) -> None:
+        if progress.live.is_started:
+            progress.update(task, completed=completed)
+        elif time.monotonic() - start > after:
+            progress.start()
+
+    try:
+        yield done
+    finally:
+        if progress.live.is_started:
+            progress.stop()

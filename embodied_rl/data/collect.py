@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,10 +13,9 @@ from gymnasium.vector import VectorEnv
 from embodied_rl.data.recorder import Info, Recorder
 from embodied_rl.eval.play import Step, has_success, play
 from embodied_rl.models.policy import Policy
-from rl_core.progress import bar
+from rl_core.progress import counting
 
 _TEXTS = ("task", "instruction", "color")  # what an environment says of its episodes, kept where it is there
-_PROGRESS_AFTER = 2.0  # seconds; shorter recordings stay silent
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,6 +26,10 @@ class Recorded:
     steps: int
     mean_return: float
     success_rate: float | None  # None: the environment knows no success
+
+    def __str__(self) -> str:
+        rate = "" if self.success_rate is None else f", success {self.success_rate:.0%}"
+        return f"{self.episodes} episodes, {self.steps} steps, return {self.mean_return:.3g}{rate}"
 
 
 def info_of(env: VectorEnv, **more: Any) -> Info:
@@ -59,11 +61,8 @@ def record(
 
     See `episodes_of` for seeds and noise.
     """
-    start = time.perf_counter()
     returns, successes, steps = [], [], 0
-    progress = bar()
-    task = progress.add_task("recording", total=episodes, note="")
-    try:
+    with counting("recording", episodes) as progress:
         for episode in episodes_of(
             policy, env, episodes=episodes, seed=seed, deterministic=deterministic, noise=noise
         ):
@@ -72,11 +71,7 @@ def record(
             if "success" in episode["metadata"]:
                 successes.append(episode["metadata"]["success"])
             steps += len(episode["rewards"])
-            if time.perf_counter() - start > _PROGRESS_AFTER:
-                progress.start()
-                progress.update(task, completed=len(returns))
-    finally:
-        progress.stop()
+            progress(len(returns))
     return Recorded(
         episodes=episodes,
         steps=steps,

@@ -14,9 +14,8 @@ import numpy as np
 from PIL import Image
 
 from embodied_rl.data.cache import Field, Writer
-from rl_core.progress import bar
+from rl_core.progress import counting
 
-_PROGRESS_BYTES = 512 * 2**20  # about two seconds of reading
 _REMEDY = "delete the dataset's folder and download or record it again"
 
 
@@ -31,10 +30,7 @@ def read(path: Path, fields: list[Field], num_episodes: int, writer: Writer) -> 
     except OSError as error:
         raise ValueError(f"{path} is cut short or not an HDF5 file ({error}); {_REMEDY}") from error
     readers = [_FieldReader(field) for field in fields]
-    progress = bar()
-    progress.disable = path.stat().st_size < _PROGRESS_BYTES
-    with file, progress:
-        task = progress.add_task("reading the dataset", total=num_episodes, note="")
+    with file, counting("reading the dataset", num_episodes) as progress:
         for episode in range(num_episodes):
             name = f"episode_{episode}"
             try:
@@ -48,8 +44,7 @@ def read(path: Path, fields: list[Field], num_episodes: int, writer: Writer) -> 
             if steps == 0:
                 raise ValueError(f"{path}: {name} has no steps; record the dataset again without it")
             writer.append(rows)
-            if not progress.disable:
-                progress.advance(task)
+            progress(episode + 1)
 
 
 class _ShapeError(Exception):

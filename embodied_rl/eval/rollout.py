@@ -15,9 +15,7 @@ from embodied_rl.eval.play import Step, env_id, has_success, play
 from embodied_rl.eval.video import Mp4Writer, VideoConfig
 from embodied_rl.models.policy import Policy
 from envs.frames import render_frame
-from rl_core.progress import bar
-
-_PROGRESS_AFTER = 2.0  # seconds; shorter evaluations stay silent
+from rl_core.progress import counting
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,9 +82,7 @@ def evaluate(
     start = time.perf_counter()
     latency: list[float] = []
     done: list[Episode] = []
-    progress = bar()
-    bar_task = progress.add_task("evaluating", total=episodes, note="")
-    try:
+    with counting("evaluating", episodes) as progress:
         for first in range(0, episodes, env.num_envs):
             indices = range(first, min(first + env.num_envs, episodes))
             tally = _Tally(env, indices, seed, video)
@@ -94,12 +90,8 @@ def evaluate(
             for step in wave:
                 latency.append(step.latency_ms)
                 tally.add(step)
-                if time.perf_counter() - start > _PROGRESS_AFTER:
-                    progress.start()
-                    progress.update(bar_task, completed=len(done) + tally.finished)
+                progress(len(done) + tally.finished)
             done += tally.episodes()
-    finally:
-        progress.stop()
     return Evaluation(
         env_id=env_id(env),
         episodes=tuple(done),
