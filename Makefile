@@ -13,6 +13,12 @@ setup: .venv/ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,peers,language]'
 	touch $@
 
+# d3rlpy pins a gymnasium that the project cannot use: the comparison runs it in an environment of its own.
+.venv-d3rlpy/ready: benchmarks/peers/requirements-d3rlpy.txt
+	$(PYTHON) -m venv .venv-d3rlpy
+	.venv-d3rlpy/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
 demo: setup
 	$(BIN)/python scripts/demo.py
 
@@ -25,7 +31,7 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow'
 
-bench: setup
+bench: setup .venv-d3rlpy/ready
 	$(BIN)/python scripts/bench.py
 
 clean:

@@ -18,8 +18,8 @@ import minari
 import numpy as np
 import torch
 from minari.data_collector import EpisodeBuffer
-from record import Row, compare, write
 
+from benchmarks.record import Row, compare, write
 from embodied_rl.data import minari_io
 from embodied_rl.data.recorder import Info, Recorder
 from embodied_rl.data.transitions import Config, Transitions

@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable
 
 from mujoco.batch import Batch
-from record import Row, compare, write
 
+from benchmarks.record import Row, compare, write
 from envs.desk.cameras import Quality, render_many
 from envs.desk.experts import Expert
 from envs.desk.scene import COARSE_GROUPS, CONTROL_STEPS

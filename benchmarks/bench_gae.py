@@ -8,10 +8,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 from gymnasium import spaces
-from record import Row, compare, write
 from stable_baselines3.common.buffers import RolloutBuffer
 from torch import Tensor
 
+from benchmarks.record import Row, compare, write
 from rl_core.advantages import gae
 
 NUM_ENVS, NUM_STEPS = 64, 1024

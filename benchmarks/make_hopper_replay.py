@@ -1,6 +1,6 @@
 """The medium-replay data of the learning comparison: everything a SAC agent did in its first 100,000 steps.
 
-python benchmarks/make_hopper_replay.py runs/hopper       writes sac.zip and replay.pkl, about 20 minutes
+python -m benchmarks.make_hopper_replay runs/hopper       writes sac.zip and replay.pkl, about 20 minutes
 python scripts/import_dataset.py format=sb3_replay path=runs/hopper/replay.pkl trust=true \\
     data.id=hopper/medium-replay-v0 env_id=Hopper-v5
 """

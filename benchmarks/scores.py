@@ -1,7 +1,7 @@
 """Gather finished trainings into one table of scores with intervals over seeds.
 
-python benchmarks/scores.py learning_hopper runs/hopper/cells/*.json     cells of learning_offline.py
-python benchmarks/scores.py learning_door runs/door/*/eval.json          runs of scripts/train_offline.py
+python -m benchmarks.scores learning_hopper runs/hopper/cells/*.json     cells of learning_offline.py
+python -m benchmarks.scores learning_door runs/door/*/eval.json          runs of scripts/train_offline.py
 """
 
 import json
@@ -10,8 +10,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-import record
-
+from benchmarks import record
 from embodied_rl.eval import statistics
 
 

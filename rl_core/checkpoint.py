@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -35,16 +35,28 @@ class Stateful(Protocol):
 def parts(name: str, owner: object) -> dict[str, Stateful]:
     """Name every moving part of `owner`.
 
-    The owner itself if it is stateful (a module brings its submodules and buffers along), and each
-    attribute that is stateful but not a module: optimizers, schedulers, controllers.
+    The owner itself if it is stateful (a module brings its submodules and buffers along), and whatever is
+    stateful but not a module among the attributes of the owner and its submodules, also in lists, tuples and
+    dicts: optimizers, schedulers, controllers.
     """
-    found: dict[str, Stateful] = {}
-    if isinstance(owner, Stateful):
-        found[name] = owner
-    for key, value in getattr(owner, "__dict__", {}).items():
-        if isinstance(value, Stateful) and not isinstance(value, nn.Module):
-            found[f"{name}.{key}"] = value
+    found: dict[str, Stateful] = {name: owner} if isinstance(owner, Stateful) else {}
+    modules = owner.named_modules(prefix=name) if isinstance(owner, nn.Module) else [(name, owner)]
+    for path, module in modules:
+        for key, value in vars(module).items():
+            if not key.startswith("_"):
+                found.update(_stateful(f"{path}.{key}", value))
     return found
+
+
+def _stateful(path: str, value: object) -> Iterator[tuple[str, Stateful]]:
+    if isinstance(value, list | tuple):
+        for i, item in enumerate(value):
+            yield from _stateful(f"{path}.{i}", item)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _stateful(f"{path}.{key}", item)
+    elif isinstance(value, Stateful) and not isinstance(value, nn.Module):
+        yield path, value
 
 
 def save(directory: Path, step: int, objects: Mapping[str, Stateful], keep: int = 2) -> Path:
@@ -62,7 +74,7 @@ def save(directory: Path, step: int, objects: Mapping[str, Stateful], keep: int 
     try:
         temporary.mkdir()
         save_file(tensors, temporary / _TENSORS)
-        head = {"step": step, "digest": _digest(temporary / _TENSORS), "state": tree}
+        head = {"step": step, "digest": _digest(temporary / _TENSORS, tree), "state": tree}
         (temporary / _TREE).write_text(json.dumps(head))
         for file in (temporary / _TENSORS, temporary / _TREE, temporary):
             _flush(file)
@@ -72,7 +84,8 @@ def save(directory: Path, step: int, objects: Mapping[str, Stateful], keep: int 
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    for old in _complete(directory)[:-keep]:
+    others = [path for path in _complete(directory) if path != target]
+    for old in others[: len(others) - keep + 1]:
         shutil.rmtree(old)
     return target
 
@@ -82,14 +95,16 @@ def load_latest(
 ) -> int | None:
     """Restore `objects` from the newest intact checkpoint and return its step, or None if there is none.
 
-    A damaged checkpoint is reported with a warning and the one before it is used. Raises ValueError if the
-    checkpoint holds other parts than `objects`.
+    A damaged checkpoint is reported with a warning, removed once the one before it is restored. Raises
+    ValueError if all are damaged, or if the checkpoint holds other parts than `objects`.
     """
+    damaged: list[Path] = []
     for checkpoint in reversed(_complete(directory)):
         try:
             step, state = _read(checkpoint, map_location)
         except ValueError as error:
             warnings.warn(f"{error}; trying the checkpoint before it", RuntimeWarning, stacklevel=2)
+            damaged.append(checkpoint)
             continue
         if state.keys() != objects.keys():
             raise ValueError(
@@ -98,7 +113,11 @@ def load_latest(
             )
         for name, obj in objects.items():
             obj.load_state_dict(state[name])
+        for path in damaged:
+            shutil.rmtree(path)
         return step
+    if damaged:
+        raise ValueError(f"{directory}: every checkpoint is damaged, nothing can be resumed from it")
     return None
 
 
@@ -109,8 +128,8 @@ def _complete(directory: Path) -> list[Path]:
 def _read(checkpoint: Path, map_location: torch.device | str) -> tuple[int, dict[str, Any]]:
     try:
         head = json.loads((checkpoint / _TREE).read_text())
-        if _digest(checkpoint / _TENSORS) != head["digest"]:
-            raise ValueError("its tensors do not match their checksum")
+        if _digest(checkpoint / _TENSORS, head["state"]) != head["digest"]:
+            raise ValueError("its contents do not match their checksum")
         tensors = load_file(checkpoint / _TENSORS, device=str(map_location))
         return head["step"], {name: _unpack(tree, tensors) for name, tree in head["state"].items()}
     except (OSError, KeyError, ValueError, SafetensorError) as error:
@@ -145,9 +164,12 @@ def _unpack(tree: Any, tensors: Mapping[str, Tensor]) -> Any:
     return tuple(items) if kind == "tuple" else items
 
 
-def _digest(file: Path) -> str:
+def _digest(file: Path, tree: Any) -> str:
+    """Checksum of the tensors and of the tree that refers to them."""
     with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "blake2b").hexdigest()
+        digest = hashlib.file_digest(stream, "blake2b")
+    digest.update(json.dumps(tree).encode())
+    return digest.hexdigest()
 
 
 def _flush(path: Path) -> None:

@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_origin, get_type_hints
 
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 T = TypeVar("T")
@@ -30,6 +31,11 @@ def require(ok: bool, field: str, value: object, accepted: str) -> None:
         raise ValueError(f"{field}={value!r}: must be {accepted}")
 
 
+def require_widths(field: str, value: Sequence[int]) -> None:
+    """Raise a ValueError unless `value`, the widths of a network's hidden layers, has one and all are >= 1."""
+    require(bool(value) and min(value) >= 1, field, value, "a list of positive widths")
+
+
 def choice(field: str, value: str, accepted: Iterable[str]) -> None:
     """Raise a ValueError with the nearest accepted word unless `value` is one of `accepted`."""
     words = list(accepted)
@@ -39,7 +45,7 @@ def choice(field: str, value: str, accepted: Iterable[str]) -> None:
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return `"; did you mean 'x'?"` for the nearest of `known`, or an empty string when none is near."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    near = difflib.get_close_matches(word, [name for name in known if name != word], n=1, cutoff=0.5)
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
@@ -51,22 +57,50 @@ def parse(
     `groups` gives the choices of each configuration group, `{"algo": {"iql": iql.Config, ...}}`. Raises
     ValueError naming the key for an unknown key, option, type or range.
     """
+    try:
+        result = _with_tuples(OmegaConf.to_object(_compose(script, root, groups, overrides)))
+    except OmegaConfBaseException as error:
+        raise ValueError(_first_line(error)) from error
+    assert isinstance(result, root)
+    return result
+
+
+def _compose(
+    script: str, root: type[T], groups: Mapping[str, Mapping[str, type]], overrides: Sequence[str]
+) -> DictConfig:
     store = ConfigStore.instance()
     store.store(name=f"{script}_schema", node=root)
     for group, options in groups.items():
         for name, node in options.items():
             store.store(group=group, name=name, node=node)
+    mappings = [word for word in overrides if _MAPPING.fullmatch(word)]
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         try:
-            composed = compose(script, overrides=list(overrides))
+            composed = compose(script, overrides=[word for word in overrides if word not in mappings])
         except (HydraException, OmegaConfBaseException) as error:
             raise ValueError(_explain(error, script, overrides)) from error
+    for word in mappings:
+        _extend(composed, word)
+    return composed
+
+
+_MAPPING = re.compile(r"([\w.]+)=(\{.*\})")  # key={name: value}
+
+
+def _extend(composed: DictConfig, override: str) -> None:
+    """Add entries to a dict of the configuration, to which Hydra itself adds nothing."""
+    matched = _MAPPING.fullmatch(override)
+    assert matched
     try:
-        result = _with_tuples(OmegaConf.to_object(composed))
-    except OmegaConfBaseException as error:
-        raise ValueError(_first_line(error)) from error
-    assert isinstance(result, root)
-    return result
+        entries = OmegaConf.create(matched[2])
+    except (OmegaConfBaseException, yaml.YAMLError) as error:
+        raise ValueError(f"{override}: is not a mapping such as {{name: value}}") from error
+    node = OmegaConf.select(composed, matched[1])
+    if not isinstance(node, DictConfig) or OmegaConf.get_type(node) is not dict:
+        hint = did_you_mean(matched[1], _keys(composed)) or f"; give each field: {matched[1]}.name=value"
+        raise ValueError(f"{override}: is not a free mapping{hint}")
+    with open_dict(composed):
+        OmegaConf.update(composed, matched[1], entries, merge=True)
 
 
 def to_yaml(config: Any) -> str:
@@ -83,43 +117,70 @@ def main(
 ) -> None:
     """Run a script: parse the command line, call `run` once per combination, turn mistakes into one sentence.
 
-    `key=a,b,c` with `--multirun` runs every combination in turn; `--help` prints the whole configuration;
-    `--traceback` shows where a ValueError came from. Exits with status 2 after a mistake of the user's.
+    `key=a,b,c` with `--multirun` runs every combination in turn and goes on when one fails; `--help` prints
+    the whole configuration; `--traceback` shows where an error came from. Exits with status 2 after a mistake
+    of the user's.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     flags = {word for word in arguments if word.startswith("-")}
     overrides = [word for word in arguments if word not in flags]
+    failed = 0
     try:
         for flag in flags:
             choice("option", flag, ["--help", "--multirun", "--traceback"])
         if "--help" in flags:
-            sys.stdout.write(_help(script, groups, parse(script, root, groups, overrides)))
+            sys.stdout.write(_help(script, groups, _compose(script, root, groups, overrides)))
             return
-        for combination in _sweep(overrides) if "--multirun" in flags else [overrides]:
-            run(parse(script, root, groups, combination))
+        combinations = _sweep(overrides, root) if "--multirun" in flags else [overrides]
     except ValueError as error:
-        if "--traceback" in flags:
-            traceback.print_exc()
-        sys.stderr.write(f"error: {error}\n")
-        raise SystemExit(2) from error
+        raise _mistake(error, "--traceback" in flags) from error
+    for combination in combinations:
+        try:
+            run(parse(script, root, groups, combination))
+        except (ValueError, OSError, FloatingPointError) as error:
+            mistake = _mistake(error, "--traceback" in flags)
+            failed += 1
+            if failed == len(combinations) == 1:
+                raise mistake from error
+    if failed:
+        raise SystemExit(f"error: {failed} of {len(combinations)} runs failed, see above")
 
 
-def _sweep(overrides: Sequence[str]) -> list[list[str]]:
-    """Every combination of comma-separated values, in the order of the command line."""
+def _mistake(error: Exception, with_traceback: bool) -> SystemExit:
+    """Tell the user in a sentence what went wrong."""
+    if with_traceback:
+        traceback.print_exception(error)
+    sys.stderr.write(f"error: {error}\n")
+    return SystemExit(2)
+
+
+def _sweep(overrides: Sequence[str], root: type) -> list[list[str]]:
+    """Every combination of comma-separated values, each with a `run.name` that says what it varies."""
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+    except HydraException as error:
+        raise ValueError(str(error)) from error
     choices = [
         [f"{o.get_key_element()}={value}" for value in o.sweep_string_iterator()]
         if o.is_sweep_override()
         else [text]
-        for text, o in zip(overrides, OverridesParser.create().parse_overrides(list(overrides)), strict=True)
+        for text, o in zip(overrides, parsed, strict=True)
     ]
-    return [list(combination) for combination in itertools.product(*choices)]
+    named = any(field.name == "run" for field in dataclasses.fields(root))
+    result = []
+    for combination in itertools.product(*choices):
+        varied = [word for word, o in zip(combination, parsed, strict=True) if o.is_sweep_override()]
+        name = re.sub(r"[^\w.=+-]", "_", "-".join(varied))
+        result.append([*combination, *([f"run.name='{name}'"] if named and varied else [])])
+    return result
 
 
-def _help(script: str, groups: Mapping[str, Mapping[str, type]], config: Any) -> str:
+def _help(script: str, groups: Mapping[str, Mapping[str, type]], config: DictConfig) -> str:
     lines = [f"python scripts/{script}.py [key=value ...] [--multirun] [--traceback]", ""]
     lines += [f"{group}=<{' | '.join(options)}>" for group, options in groups.items()]
     experiments = sorted(path.stem for path in (CONFIG_DIR / "experiment").glob("*.yaml"))
-    lines += [f"+experiment=<{' | '.join(experiments)}>", "", to_yaml(config)]
+    lines += [f"+experiment=<{' | '.join(experiments)}>"] if groups else []
+    lines += ["", "??? must be given.", "", OmegaConf.to_yaml(config)]
     return "\n".join(lines)
 
 
@@ -136,6 +197,9 @@ def _explain(error: Exception, script: str, overrides: Sequence[str]) -> str:
         options = re.findall(r"^\t(\S+)$", message, flags=re.MULTILINE)
         hint = did_you_mean(option[2], options)
         return f"{option[1]}={option[2]!r}: must be one of {', '.join(options)}{hint}"
+    if error.__cause__ and "is not a ListConfig" in str(error.__cause__):
+        key, _, value = message.rpartition(" ")[2].partition("=")
+        return f"{key}={value}: must be a list, for example [{value}]"
     return f"{message}: {_first_line(error.__cause__)}" if error.__cause__ else message
 
 

@@ -68,13 +68,15 @@ class MetricLog:
         return "  ".join(f"{key.removeprefix('train/')} {value:.3g}" for key, value in list(row.items())[:2])
 
     def rewind(self, step: int) -> None:
-        """Forget rows after `step`: a run resumed from an older checkpoint writes them again."""
+        """Forget rows after `step`, and one cut short by a kill: the resumed run writes them again."""
         if not self._file.exists():
             return
-        rows = [line for line in self._file.read_text().splitlines() if json.loads(line)["step"] <= step]
-        self._file.write_text("".join(f"{line}\n" for line in rows))
+        rows = [row for line in self._file.read_text().splitlines() if (row := _parse(line))["step"] <= step]
+        temporary = self._file.with_suffix(".writing")
+        temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        temporary.replace(self._file)
         if rows:
-            self._start = time.monotonic() - json.loads(rows[-1])["time"]
+            self._start = time.monotonic() - rows[-1]["time"]
 
     def close(self) -> None:
         """Flush and close the writers."""
@@ -82,6 +84,14 @@ class MetricLog:
             self._writer.close()
         if self._wandb is not None:
             self._wandb.finish()
+
+
+def _parse(line: str) -> dict[str, float]:
+    try:
+        row: dict[str, float] = json.loads(line)
+    except json.JSONDecodeError:
+        return {"step": math.inf}  # the last line of a killed process
+    return row
 
 
 def _tensorboard(directory: Path) -> Any:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -21,6 +22,7 @@ from rl_core.metrics import MetricLog
 from rl_core.progress import bar, console
 
 # Settings that may differ between the two halves of a resumed run: where, how long and how often, never what.
+# A schedule over the run follows the new `run.steps`.
 _MAY_CHANGE = {
     f"run.{name}"
     for name in ("dir", "resume", "steps", "log_every", "eval_every", "checkpoint_every", "keep_checkpoints")
@@ -32,6 +34,7 @@ class Config:
     """How a run is carried out; what is trained stands in the other groups."""
 
     dir: str = ""  # empty: the script names it after what is trained
+    name: str = ""  # added to that name; a multirun puts here what it varies
     seed: int = 0
     steps: int = 100_000
     device: str = "auto"  # auto | cpu | cuda | cuda:1 ...
@@ -51,6 +54,7 @@ class Config:
         """Check ranges."""
         require(self.steps >= 1, "run.steps", self.steps, "at least 1")
         require(self.seed >= 0, "run.seed", self.seed, "at least 0")
+        require(self.threads >= 0, "run.threads", self.threads, "at least 0")
         for name in ("log_every", "eval_every", "checkpoint_every", "keep_checkpoints"):
             require(getattr(self, name) >= 1, f"run.{name}", getattr(self, name), "at least 1")
         choice("run.precision", self.precision, ["float32", "bfloat16"])
@@ -63,34 +67,36 @@ class Run:
     checkpoint.
     """
 
-    def __init__(self, cfg: Config, *, config: Any, default_dir: str = "runs/run") -> None:
+    def __init__(
+        self, cfg: Config, *, config: Any, default_dir: str = "runs/run", may_change: Sequence[str] = ()
+    ) -> None:
+        """Claim the directory; raises ValueError if it holds another run than this one.
+
+        `config` is the whole configuration; `may_change` names keys, or groups of keys, that a resumed run
+        may change because they decide nothing that is learned.
+        """
         self.cfg = cfg
-        self.dir = Path(cfg.dir or default_dir)
+        self.dir = Path(cfg.dir or "-".join(filter(None, [default_dir, cfg.name])))
         self.device = pick_device(cfg.device)
         if cfg.cuda_graphs and self.device.type != "cuda":
             raise ValueError(f"run.cuda_graphs=True: needs a CUDA device, this run is on {self.device}")
         if cfg.threads:
             torch.set_num_threads(cfg.threads)
-        torch.manual_seed(cfg.seed)  # network initialisation and dropout draw from the global generator
+        torch.manual_seed(cfg.seed)  # for what users' own networks draw from the global generator
         self.rng = torch.Generator(self.device).manual_seed(cfg.seed)
         self.numpy_rng = np.random.default_rng(cfg.seed)
-        self._claim_directory(config)
+        self._claim_directory(config, _MAY_CHANGE.union(may_change))
         self.metrics = MetricLog(self.dir, config=config, tensorboard=cfg.tensorboard, wandb=cfg.wandb)
         self._stop: signal.Signals | None = None
-        self._handlers: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
-        """Take SIGINT and SIGTERM: the step in progress ends, a checkpoint is written, the process exits."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._handlers[number] = signal.signal(number, self._on_signal)
+        """Nothing to open: the constructor has done it."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Give the signals back and close the metric files."""
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
+        """Close the metric files."""
         self.metrics.close()
 
     def steps(self, agent: nn.Module, **stateful: checkpoint.Stateful) -> Iterator[int]:
@@ -102,9 +108,7 @@ class Run:
         """
         objects = self._objects(agent, stateful)
         done = self._restore(objects)
-        if done:
-            console.print(f"resumed {self.dir} after step {done}")
-        with bar() as progress:
+        with self._stoppable(), bar() as progress:
             task = progress.add_task("training", total=self.cfg.steps, completed=done, note="")
             for step in range(done + 1, self.cfg.steps + 1):
                 yield step
@@ -113,7 +117,7 @@ class Run:
                     progress.update(task, completed=step, note=self.metrics.flush())
                 if last or step % self.cfg.checkpoint_every == 0:
                     self._save(step, agent, objects)
-                if self._stop is not None and step < self.cfg.steps:
+                if self._stop is not None:
                     self._exit(step)
 
     def log(self, step: int, values: Mapping[str, Tensor | float], group: str = "train") -> None:
@@ -145,10 +149,15 @@ class Run:
         return {**checkpoint.parts("agent", agent), **stateful, **generators}
 
     def _restore(self, objects: dict[str, checkpoint.Stateful]) -> int:
-        directory = self.dir / "checkpoints"
-        step = checkpoint.load_latest(directory, objects, self.device) if self.cfg.resume else None
-        self.metrics.rewind(step or 0)
-        return step or 0
+        if not self.cfg.resume:
+            self.metrics.rewind(0)
+            return 0
+        step = checkpoint.load_latest(self.dir / "checkpoints", objects, self.device) or 0
+        self.metrics.rewind(step)
+        console.print(
+            f"resumed {self.dir} after step {step}" if step else f"{self.dir}: no checkpoint yet, from step 1"
+        )
+        return step
 
     def _save(self, step: int, agent: nn.Module, objects: dict[str, checkpoint.Stateful]) -> None:
         self.metrics.flush()
@@ -166,9 +175,20 @@ class Run:
                 "the one before it is intact: make room and continue with run.resume=true",
             ) from error
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self._stop = signal.Signals(number)
-        signal.signal(number, self._handlers[self._stop])  # a second signal acts at once
+    @contextmanager
+    def _stoppable(self) -> Iterator[None]:
+        """Take SIGINT and SIGTERM while training: the step in progress ends and a checkpoint is written."""
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            self._stop = signal.Signals(number)
+            signal.signal(number, before[self._stop])  # a second signal acts at once
+
+        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def _exit(self, step: int) -> None:
         assert self._stop is not None
@@ -178,12 +198,14 @@ class Run:
         )
         raise SystemExit(128 + self._stop.value)
 
-    def _claim_directory(self, config_: Any) -> None:
+    def _claim_directory(self, config_: Any, may_change: set[str]) -> None:
         """Create the directory, or check that it holds the run that is to be resumed."""
         file = self.dir / "config.yaml"
         ours = OmegaConf.create(config.to_yaml(config_))
+        origin = provenance.collect(sys.argv)
         if file.exists():
-            differing = sorted(_differences(ours, OmegaConf.load(file)) - _MAY_CHANGE)
+            saved = OmegaConf.load(file)
+            differing = sorted(key for key in _differences(ours, saved) if not _covers(may_change, key))
             if differing:
                 raise ValueError(
                     f"run.dir={self.dir}: holds a run with another configuration "
@@ -194,12 +216,18 @@ class Run:
                     f"run.dir={self.dir}: holds this run already; continue it with run.resume=true, "
                     "or choose another run.dir"
                 )
+            if self.cfg.resume:
+                tree: Any = OmegaConf.to_container(saved)
+                first = tree["provenance"]
+                origin = {**first, "resumed": [*first.get("resumed", []), origin]}
+        elif self.cfg.resume:
+            raise ValueError(f"run.dir={self.dir}: holds no run to resume")
         elif self.dir.exists() and any(self.dir.iterdir()):
             raise ValueError(f"run.dir={self.dir}: is not empty and not a run; choose another run.dir")
         self.dir.mkdir(parents=True, exist_ok=True)
-        file.write_text(
-            OmegaConf.to_yaml({"provenance": provenance.collect(sys.argv)}) + OmegaConf.to_yaml(ours)
-        )
+        temporary = file.with_suffix(".writing")
+        temporary.write_text(OmegaConf.to_yaml({"provenance": origin}) + OmegaConf.to_yaml(ours))
+        temporary.replace(file)
 
 
 def pick_device(name: str) -> torch.device:
@@ -221,6 +249,11 @@ def _differences(ours: Any, saved: Any) -> set[str]:
     return {
         key for key in a.keys() | b.keys() if a.get(key) != b.get(key) and not key.startswith("provenance.")
     }
+
+
+def _covers(names: set[str], key: str) -> bool:
+    """Whether `key` or a group it belongs to is among `names`."""
+    return any(key == name or key.startswith(f"{name}.") for name in names)
 
 
 def _leaves(tree: Any, prefix: str) -> Iterator[tuple[str, Any]]:

@@ -17,7 +17,8 @@ def main(chosen: list[str]) -> int:
     failed = []
     for name in chosen or NAMES:
         print(f"== {name}", flush=True)
-        if subprocess.run([sys.executable, str(BENCHMARKS / f"bench_{name}.py")], check=False).returncode:
+        command = [sys.executable, "-m", f"benchmarks.bench_{name}"]
+        if subprocess.run(command, check=False, cwd=BENCHMARKS.parent).returncode:
             failed.append(name)
     print(f"failed: {', '.join(failed)}" if failed else f"written: {BENCHMARKS / 'RESULTS.md'}")
     return 1 if failed else 0

@@ -36,6 +36,17 @@ def test_parts_finds_optimizers_and_schedules_but_not_submodules_twice():
     assert set(checkpoint.parts("agent", Agent())) == {"agent", "agent.optimizer", "agent.schedule"}
 
 
+def test_parts_finds_what_is_in_lists_and_submodules():
+    class Ensemble(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.member = Agent()
+            self.optimizers = [torch.optim.SGD(self.member.parameters(), lr=0.1)]
+
+    names = {"agent", "agent.member.optimizer", "agent.member.schedule", "agent.optimizers.0"}
+    assert set(checkpoint.parts("agent", Ensemble())) == names
+
+
 def test_a_restored_agent_continues_bit_for_bit(tmp_path: Path):
     agent = trained(0, 3)
     checkpoint.save(tmp_path, 3, checkpoint.parts("agent", agent))
@@ -88,6 +99,30 @@ def test_a_damaged_checkpoint_is_reported_and_the_one_before_is_used(tmp_path: P
         path.unlink()
     with pytest.warns(RuntimeWarning, match="step_000000002 is damaged"):
         assert checkpoint.load_latest(tmp_path, {"layer": layer}) == 1
+
+
+def test_a_changed_number_in_the_json_is_noticed(tmp_path: Path):
+    path = checkpoint.save(tmp_path, 1, {"agent": trained(0, 1).optimizer}) / "state.json"
+    path.write_text(path.read_text().replace("0.8", "0.9"))
+    with pytest.warns(RuntimeWarning, match="damaged"), pytest.raises(ValueError, match="every checkpoint"):
+        checkpoint.load_latest(tmp_path, {"agent": trained(0, 1).optimizer})
+
+
+def test_when_all_are_damaged_nothing_starts_anew(tmp_path: Path):
+    (checkpoint.save(tmp_path, 1, {"layer": nn.Linear(2, 2)}) / "state.json").unlink()
+    with pytest.warns(RuntimeWarning), pytest.raises(ValueError, match="every checkpoint is damaged"):
+        checkpoint.load_latest(tmp_path, {"layer": nn.Linear(2, 2)})
+
+
+def test_a_damaged_later_checkpoint_does_not_push_out_a_new_one(tmp_path: Path):
+    layer = nn.Linear(2, 2)
+    checkpoint.save(tmp_path, 1, {"layer": layer}, keep=2)
+    (checkpoint.save(tmp_path, 10, {"layer": layer}, keep=2) / "state.json").unlink()
+    with pytest.warns(RuntimeWarning):
+        checkpoint.load_latest(tmp_path, {"layer": layer})
+    for step in (4, 5):
+        checkpoint.save(tmp_path, step, {"layer": layer}, keep=1)
+        assert checkpoint.load_latest(tmp_path, {"layer": layer}) == step
 
 
 def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

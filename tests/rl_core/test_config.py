@@ -6,6 +6,7 @@ import pytest
 from omegaconf import MISSING
 
 from rl_core import config
+from rl_core.run import Config as RunConfig
 
 
 @dataclass(kw_only=True, slots=True)
@@ -27,6 +28,7 @@ class Slow:
 class Data:
     id: str = "none"
     n_step: int = 1
+    extra: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -74,6 +76,9 @@ def test_an_experiment_is_a_thin_delta():
         ("algo.lr=-1", r"algo.lr=-1.0: must be > 0"),
         ("+experiment=lon", r"experiment='lon': must be one of long; did you mean 'long'\?"),
         ("algo=3", "group override must be a string"),
+        ("algo.hidden=64", r"algo.hidden=64: must be a list, for example \[64\]"),
+        ("data.extra={a: [}", "is not a mapping"),
+        ("data={n_stepp: 1}", r"is not a free mapping; .*data\."),
     ],
 )
 def test_mistakes_are_named(override: str, message: str):
@@ -92,8 +97,51 @@ def test_yaml_round_trip():
     text = config.to_yaml(parse("algo=slow"))
     assert OmegaConf.to_container(OmegaConf.create(text)) == {
         "algo": {"lr": 1e-4, "expectile": 0.7},
-        "data": {"id": "none", "n_step": 1},
+        "data": {"id": "none", "n_step": 1, "extra": {}},
     }
+
+
+def test_a_dict_takes_new_entries():
+    assert parse("data.extra={a: 1, b: [x, y], c: null}").data.extra == {"a": 1, "b": ["x", "y"], "c": None}
+
+
+def test_help_works_without_what_must_be_given(capsys: pytest.CaptureFixture[str]):
+    @dataclass(kw_only=True, slots=True)
+    class Demanding(Root):
+        target: str = MISSING
+
+    config.main("script", Demanding, GROUPS, lambda _: None, ["--help"])
+    assert "target: ???" in capsys.readouterr().out
+
+
+def test_a_failing_run_of_a_multirun_does_not_stop_the_others(capsys: pytest.CaptureFixture[str]):
+    seen: list[int] = []
+
+    def run(root: Root) -> None:
+        if root.data.n_step == 2:
+            raise OSError("disk full")
+        seen.append(root.data.n_step)
+
+    with pytest.raises(SystemExit, match="1 of 3 runs failed"):
+        config.main("script", Root, GROUPS, run, ["data.n_step=1,2,3", "--multirun"])
+    assert seen == [1, 3]
+    assert "error: disk full" in capsys.readouterr().err
+
+
+def test_the_runs_of_a_multirun_have_names():
+    @dataclass(kw_only=True, slots=True)
+    class WithRun(Root):
+        run: RunConfig = field(default_factory=RunConfig)
+
+    names: list[str] = []
+    config.main(
+        "script",
+        WithRun,
+        GROUPS,
+        lambda root: names.append(root.run.name),
+        ["algo.lr=1e-3,0.1", "--multirun"],
+    )
+    assert names == ["algo.lr=0.001", "algo.lr=0.1"]
 
 
 def test_main_runs_every_combination_of_a_multirun():

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import signal
@@ -9,8 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from torch import Tensor, nn
 
+from rl_core import checkpoint
 from rl_core import run as run_module
 from rl_core.run import Run
 
@@ -43,13 +46,13 @@ def config(directory: Path, **changes: object) -> Root:
     return Root(run=run_module.Config(**(settings | {"tensorboard": False} | changes)))
 
 
-def train(root: Root, stop_after: int | None = None) -> Agent:
+def train(root: Root, stop_after: int | None = None, number: signal.Signals = signal.SIGTERM) -> Agent:
     with Run(root.run, config=root) as run:
         agent = Agent()
         for step in run.steps(agent):
             run.log(step, {"loss": agent.train_step(run)})
             if step == stop_after:
-                os.kill(os.getpid(), signal.SIGTERM)
+                os.kill(os.getpid(), number)
     return agent
 
 
@@ -64,12 +67,15 @@ def test_same_seed_same_numbers_and_another_seed_others(tmp_path: Path):
     assert not torch.equal(first.weight, other.weight)
 
 
-@pytest.mark.parametrize("stop", [1, 2, 3])
-def test_stopped_and_resumed_is_bit_for_bit_the_uninterrupted_run(tmp_path: Path, stop: int):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("stop", [1, 2, 4])
+def test_stopped_and_resumed_is_bit_for_bit_the_uninterrupted_run(
+    tmp_path: Path, stop: int, number: signal.Signals
+):
     whole = train(config(tmp_path / "whole"))
     with pytest.raises(SystemExit) as exit_info:
-        train(config(tmp_path / "parts"), stop_after=stop)
-    assert exit_info.value.code == 128 + signal.SIGTERM
+        train(config(tmp_path / "parts"), stop, number)
+    assert exit_info.value.code == 128 + number
     resumed = train(config(tmp_path / "parts", resume=True))
     assert torch.equal(whole.weight, resumed.weight)
     whole_rows, part_rows = (
@@ -77,6 +83,49 @@ def test_stopped_and_resumed_is_bit_for_bit_the_uninterrupted_run(tmp_path: Path
         for name in ("whole", "parts")
     )
     assert whole_rows == part_rows
+
+
+def test_outside_the_steps_signals_act_as_usual(tmp_path: Path):
+    root = config(tmp_path)
+    with pytest.raises(KeyboardInterrupt), Run(root.run, config=root):
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_a_row_cut_short_by_a_kill_does_not_stop_the_resume(tmp_path: Path):
+    train(config(tmp_path))
+    with (tmp_path / "metrics.jsonl").open("a") as stream:
+        stream.write('{"step": 5, "ti')
+    train(config(tmp_path, resume=True, steps=6))
+    assert [row["step"] for row in rows(tmp_path)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_resuming_what_is_not_there_is_an_error(tmp_path: Path):
+    with pytest.raises(ValueError, match="holds no run to resume"):
+        train(config(tmp_path / "mistyped", resume=True))
+
+
+def test_a_resumed_run_keeps_its_first_command(tmp_path: Path):
+    train(config(tmp_path))
+    first = OmegaConf.load(tmp_path / "config.yaml").provenance
+    train(config(tmp_path, resume=True, steps=5))
+    now = OmegaConf.load(tmp_path / "config.yaml").provenance
+    assert now.command == first.command
+    assert len(now.resumed) == 1
+
+
+def test_a_disk_that_fills_up_is_told_with_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(*_args: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    train(config(tmp_path))
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(OSError, match=r"step 6: .*the one before it is intact: .*run\.resume=true"):
+        train(config(tmp_path, resume=True, steps=6))
+    monkeypatch.undo()
+    assert torch.equal(
+        train(config(tmp_path, resume=True, steps=6)).weight,
+        train(config(tmp_path / "whole", steps=6)).weight,
+    )
 
 
 def test_rows_after_the_checkpoint_are_written_once(tmp_path: Path):
