@@ -1,5 +1,6 @@
 """Run benchmarks, all or `python scripts/bench.py name ...`, and draw `benchmarks/RESULTS.md`."""
 
+import argparse
 import subprocess
 import sys
 from pathlib import Path
@@ -8,14 +9,12 @@ BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 NAMES = sorted(path.stem.removeprefix("bench_") for path in BENCHMARKS.glob("bench_*.py"))
 
 
-def main(chosen: list[str]) -> int:
-    """Run each benchmark in a process of its own; return how many failed."""
-    unknown = [name for name in chosen if name not in NAMES]
-    if unknown:
-        sys.stderr.write(f"error: no benchmark {', '.join(unknown)}; there are: {', '.join(NAMES)}\n")
-        return 2
+def main() -> int:
+    """Run each benchmark in a process of its own; return 1 if one failed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", choices=[*NAMES, []], metavar="name", help=", ".join(NAMES))
     failed = []
-    for name in chosen or NAMES:
+    for name in parser.parse_args().names or NAMES:
         print(f"== {name}", flush=True)
         command = [sys.executable, "-m", f"benchmarks.bench_{name}"]
         if subprocess.run(command, check=False, cwd=BENCHMARKS.parent).returncode:
@@ -25,4 +24,4 @@ def main(chosen: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    raise SystemExit(main())

@@ -24,17 +24,15 @@ def run(*command: str) -> None:
 def main() -> int:
     """Return 0 if the trained policy succeeds as often as promised."""
     start = time.monotonic()
-    out = Path("runs") / f"demo-{datetime.now():%Y%m%d-%H%M%S}"
+    out = Path("runs") / f"demo-{datetime.now():%Y%m%d-%H%M%S}"  # of the repository, wherever this is called
     dataset = ["data.id=desk/lift_block/mixed-v0", f"data.root={out / 'datasets'}"]
     run("scripts/collect_demos.py", *dataset, "episodes=1000", "noise=[0,0.2,0.4]", "mistakes=0.02")
     run("scripts/train_offline.py", "+experiment=demo", *dataset, f"run.dir={out / 'iql'}")
     overall = json.loads((ROOT / out / "iql" / "eval.json").read_text())["overall"]
     print(f"\n{overall['n_episodes']} new episodes: {overall['pc_success']:.0f} % success, ", end="")
     print(f"{(time.monotonic() - start) / 60:.1f} minutes in all")
-    print(f"report   {out / 'iql' / 'report.html'}")
-    for video in overall["video_paths"]:
-        print(f"video    {out / 'iql' / video}")
-    print(f"policy   {out / 'iql' / 'policy'}")
+    for name in ["report.html", *overall["video_paths"], "policy"]:
+        print(ROOT / out / "iql" / name)
     if overall["pc_success"] < PROMISED:
         print(f"error: the policy should succeed in at least {PROMISED:.0f} % of the episodes")
         return 1
