@@ -2,9 +2,10 @@
 
 python -m benchmarks.learning_hopper --data hopper/medium-replay-v0 --out runs/hopper-cells
 
-`benchmarks/make_hopper_replay.py` says how the data are made. A cell that is there already is kept, so a stopped
-comparison goes on; one core needs about two hours. The training is short, the question is whether both libraries
-arrive at the same place after the same updates; CQL's batch is smaller because its update costs thirty times more.
+`benchmarks/make_hopper_replay.py` says how the data are made. A cell that is there already is kept, so a
+stopped comparison goes on; one core needs about two hours. The training is short, the question is whether
+both libraries arrive at the same place after the same updates; CQL's batch is smaller because its update
+costs thirty times more.
 """
 
 import argparse
