@@ -47,23 +47,24 @@ class TwinCritic(StackedMLP):
         num, rows = len(weights[0]), len(obs)
         if action.dim() == 2:
             joint = torch.cat([obs, action], dim=-1).expand(num, -1, -1)
-            first = torch.baddbmm(biases[0], joint, weights[0])
+            first = torch.relu_(torch.baddbmm(biases[0], joint, weights[0]))
             return _upper_layers(first, weights, biases)
         w_obs, w_action = weights[0].split([self.obs_dim, action.shape[-1]], dim=1)
         of_obs = torch.baddbmm(biases[0], obs.expand(num, -1, -1), w_obs).unsqueeze(2)  # [N, B, 1, H]
         values = []
         for part in action.split(_actions_per_pass(obs), dim=1):
             of_action = torch.bmm(part.flatten(0, 1).expand(num, -1, -1), w_action)  # [N, B * j, H]
-            first = of_action.view(num, rows, part.shape[1], -1).add_(of_obs).flatten(1, 2)
-            values.append(_upper_layers(first, weights, biases).view(num, rows, -1))
+            # Nothing in place on a view: autograd would copy the whole gradient once more for each.
+            first = torch.relu_(of_action.view(num, rows, part.shape[1], -1) + of_obs)
+            values.append(_upper_layers(first.flatten(1, 2), weights, biases).view(num, rows, -1))
         return torch.cat(values, dim=-1)
 
 
 def _upper_layers(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> Tensor:
-    """All layers above the first, from its pre-activations `[N, R, H]` to `[N, R]` float32."""
-    for weight, bias in zip(weights[1:], biases[1:], strict=True):
-        x = torch.baddbmm(bias, torch.relu_(x), weight)
-    return x.float().squeeze(-1)
+    """All layers above the first, from its activations `[N, R, H]` to `[N, R]` float32."""
+    for weight, bias in zip(weights[1:-1], biases[1:-1], strict=True):
+        x = torch.relu_(torch.baddbmm(bias, x, weight))
+    return torch.baddbmm(biases[-1], x, weights[-1]).float().squeeze(-1)
 
 
 def _actions_per_pass(obs: Tensor) -> int:
