@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+TEMPORARY = ".tmp-"  # how folders that are being written begin
+_ABANDONED_S = 24 * 3600.0
 _FORMAT = 1  # raised whenever the files below change their meaning
 _INDEX = "index.json"
 LENGTHS = "lengths"
@@ -122,10 +125,11 @@ def build(folder: Path, fields: list[Field], fill: Callable[[Writer], None]) -> 
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=folder.parent))
+        remove_abandoned(folder.parent)
+        temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=folder.parent))
     except OSError as error:
         raise ValueError(
-            f"cannot write the cache to {folder.parent} ({error.strerror}); pass another cache_root"
+            f"cannot write the cache to {folder.parent} ({error.strerror}); give another data.cache_root"
         ) from error
     complete = False
     writer = Writer(temporary, fields)
@@ -140,8 +144,15 @@ def build(folder: Path, fields: list[Field], fill: Callable[[Writer], None]) -> 
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     for other in folder.parent.iterdir():
-        if other != folder and not other.name.startswith(".tmp-"):
+        if other != folder and not other.name.startswith(TEMPORARY):
             shutil.rmtree(other, ignore_errors=True)
+
+
+def remove_abandoned(parent: Path) -> None:
+    """Remove what killed processes left in `parent`; what is younger than a day may be in use."""
+    for path in parent.glob(f"{TEMPORARY}*"):
+        if time.time() - path.stat().st_mtime > _ABANDONED_S:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _rename(temporary: Path, folder: Path) -> None:

@@ -63,14 +63,25 @@ class Episodes:
 
     @property
     def env_id(self) -> str:
-        """Id of the environment the data were collected in; empty when the dataset does not say."""
-        spec = self.metadata.get("env_spec")
-        return json.loads(spec)["id"] if spec else ""
+        """Id of the environment that policies are evaluated in; empty when the dataset names none."""
+        return self._env_spec.get("id", "")
 
     @property
     def spec(self) -> Spec:
-        """The task as a policy sees it."""
-        return Spec.from_spaces(self.observation_space, self.action_space, self.env_id)
+        """The task as a policy sees it; `env_kwargs` make the dataset's evaluation environment again."""
+        kwargs = {
+            key: value for key, value in self._env_spec.get("kwargs", {}).items() if key != "render_mode"
+        }
+        limit = self._env_spec.get("max_episode_steps")
+        if limit is not None:
+            kwargs["max_episode_steps"] = limit
+        return Spec.from_spaces(self.observation_space, self.action_space, self.env_id, kwargs)
+
+    @cached_property
+    def _env_spec(self) -> dict[str, Any]:
+        """Gymnasium's description of the environment: the one for evaluation, else that of the recording."""
+        text = self.metadata.get("eval_env_spec") or self.metadata.get("env_spec")
+        return json.loads(text) if text else {}
 
     def obs_rows(self) -> np.ndarray:
         """Row of the observation before each step, `[S]` int32; the next row is the one after it."""

@@ -25,12 +25,8 @@ def read(path: Path, fields: list[Field], num_episodes: int, writer: Writer) -> 
     Raises ValueError for a file that is cut short, corrupt, without episodes or not aligned (T + 1
     observations to T of everything else), naming episode and field.
     """
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise ValueError(f"{path} is cut short or not an HDF5 file ({error}); {_REMEDY}") from error
     readers = [_FieldReader(field) for field in fields]
-    with file, counting("reading the dataset", num_episodes) as progress:
+    with open_hdf5(path) as file, counting("reading the dataset", num_episodes) as progress:
         for episode in range(num_episodes):
             name = f"episode_{episode}"
             try:
@@ -45,6 +41,16 @@ def read(path: Path, fields: list[Field], num_episodes: int, writer: Writer) -> 
                 raise ValueError(f"{path}: {name} has no steps; record the dataset again without it")
             writer.append(rows)
             progress(episode + 1)
+
+
+def open_hdf5(path: Path | str) -> h5py.File:
+    """Open for reading. Raises ValueError for a file that is missing, cut short or not HDF5."""
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        raise ValueError(
+            f"{path} is missing, cut short or not an HDF5 file ({error}); download or record it again"
+        ) from error
 
 
 class _ShapeError(Exception):

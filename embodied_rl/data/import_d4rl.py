@@ -16,7 +16,10 @@ import gymnasium as gym
 import h5py
 import numpy as np
 
+from embodied_rl.data.hdf5_reader import open_hdf5
 from embodied_rl.data.recorder import Info, Recorder
+from envs.suites import make
+from rl_core.progress import counting
 
 
 def import_d4rl(
@@ -44,20 +47,14 @@ def import_d4rl(
         edges = np.flatnonzero(terminals | timeouts) + 1
         if not len(edges) or edges[-1] != len(terminals):
             edges = np.append(edges, len(terminals))  # the recording stopped in mid-episode: a truncation
-        with Recorder(dataset_id, info, root, overwrite=overwrite) as recorder:
+        with (
+            Recorder(dataset_id, info, root, overwrite=overwrite) as recorder,
+            counting("importing", len(terminals)) as progress,
+        ):
             for start, end in zip(np.append(0, edges[:-1]), edges, strict=True):
                 _add(recorder, file, int(start), int(end), bool(terminals[end - 1]))
+                progress(int(end))
         return recorder.num_episodes
-
-
-def open_hdf5(path: Path | str) -> h5py.File:
-    """Open for reading. Raises ValueError for a file that is missing, cut short or not HDF5."""
-    try:
-        return h5py.File(path, "r")
-    except OSError as error:
-        raise ValueError(
-            f"{path} is missing, cut short or not an HDF5 file ({error}); fetch it again"
-        ) from error
 
 
 def _timeouts(
@@ -84,7 +81,7 @@ def _info(file: h5py.File, env_id: str) -> Info:
     action_space: gym.Space[Any] = gym.spaces.Box(-1.0, 1.0, action_shape, np.float32)
     env_spec = None
     if env_id:
-        env = gym.make(env_id)
+        env = make(env_id)
         env_spec, observation_space, action_space = env.spec, env.observation_space, env.action_space
         env.close()
         for name, space, shape in (

@@ -11,6 +11,7 @@ What is repaired, and recorded in the dataset's metadata:
 from __future__ import annotations
 
 import dataclasses
+import zipfile
 from pathlib import Path
 
 import gymnasium as gym
@@ -19,6 +20,7 @@ import numpy as np
 
 from embodied_rl.data.recorder import Info, Recorder
 from envs.suites import check_id
+from rl_core.progress import counting
 
 ENV_ID = "AdroitHandDoor-v1"
 MAX_EPISODE_STEPS = 300  # the longest demonstration; the environment's default of 200 cuts most of them
@@ -37,7 +39,7 @@ def import_door_demonstrations(
     """Convert `demos.npz`; return the number of episodes. Raises ValueError when the file is another one."""
     try:
         demos = {key: np.asarray(value) for key, value in np.load(path).items()}
-    except (OSError, ValueError) as error:
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path}: not a readable .npz file ({error})") from error
     missing = {"observations", "actions", "rewards", "lengths", "door_body_pos"} - demos.keys()
     if missing:
@@ -51,6 +53,7 @@ def import_door_demonstrations(
         observation_space=env.observation_space,
         action_space=env.action_space,
         env_spec=env_spec,
+        eval_env_spec=gym.spec(ENV_ID),  # with D4RL's limit of 200, which published scores are measured at
         algorithm_name="human tele-operation",
         author=("Aravind Rajeswaran", "Vikash Kumar"),
         code_permalink="https://github.com/aravindr93/hand_dapg",
@@ -59,8 +62,12 @@ def import_door_demonstrations(
         extra={"repairs": list(_REPAIRS)},
     )
     ends = np.cumsum(demos["lengths"])
-    with Recorder(dataset_id, info, root, overwrite=overwrite) as recorder:
-        for start, end, door in zip(ends - demos["lengths"], ends, demos["door_body_pos"], strict=True):
+    parts = zip(ends - demos["lengths"], ends, demos["door_body_pos"], strict=True)
+    with (
+        Recorder(dataset_id, info, root, overwrite=overwrite) as recorder,
+        counting("importing", len(ends)) as progress,
+    ):
+        for start, end, door in parts:
             obs = demos["observations"][start:end].astype(np.float64)
             steps = len(obs) - 1
             recorder.add_episode(
@@ -71,6 +78,7 @@ def import_door_demonstrations(
                 truncations=np.arange(steps) == steps - 1,
                 metadata={"options": {"initial_state_dict": initial_state(env, obs[0], door)}},
             )
+            progress(recorder.num_episodes)
     env.close()
     return len(ends)
 

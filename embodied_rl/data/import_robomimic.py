@@ -13,9 +13,10 @@ import gymnasium as gym
 import h5py
 import numpy as np
 
-from embodied_rl.data.import_d4rl import open_hdf5
+from embodied_rl.data.hdf5_reader import open_hdf5
 from embodied_rl.data.recorder import Info, Recorder
 from rl_core.config import did_you_mean
+from rl_core.progress import counting
 
 
 def import_robomimic(
@@ -38,9 +39,13 @@ def import_robomimic(
                 f"{path}: there is no group 'data' with demonstrations, this is no robomimic file"
             )
         names = _names(path, file, filter_key)
-        with Recorder(dataset_id, _info(file, names[0]), root, overwrite=overwrite) as recorder:
+        with (
+            Recorder(dataset_id, _info(file, names[0]), root, overwrite=overwrite) as recorder,
+            counting("importing", len(names)) as progress,
+        ):
             for name in names:
                 _add(recorder, name, file["data"][name])
+                progress(recorder.num_episodes)
         return recorder.num_episodes
 
 

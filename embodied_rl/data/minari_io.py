@@ -23,7 +23,9 @@ from minari.dataset.minari_storage import MinariStorage, is_image_space
 from embodied_rl.data import cache, hdf5_reader
 from embodied_rl.data.cache import Field
 from embodied_rl.data.episodes import Episodes
+from embodied_rl.data.types import box_leaves
 from rl_core.config import did_you_mean
+from rl_core.progress import counting
 
 HDF5_NAME = "main_data.hdf5"
 CACHE_NAME = ".flat"
@@ -115,15 +117,27 @@ def _find(dataset_id: str, root: Path, download: bool) -> Path:
     """The dataset's data folder. Raises ValueError with the local ids when it is not there."""
     data = root / dataset_id / "data"
     if not (data / "metadata.json").exists() and download:
-        with _minari_root(root):
-            minari.download_dataset(dataset_id)
+        _download(dataset_id, root)
     if not (data / "metadata.json").exists():
         known = local_ids(root)
         raise ValueError(
             f"dataset {dataset_id!r} is not in {root} (there: {', '.join(known) or 'none'})"
-            f"{did_you_mean(dataset_id, known)}; to fetch it from Minari's server set download=True"
+            f"{did_you_mean(dataset_id, known)}; to fetch it from Minari's server write data.download=true"
         )
     return data
+
+
+def _download(dataset_id: str, root: Path) -> None:
+    try:
+        with _minari_root(root):
+            minari.download_dataset(dataset_id)
+    except ValueError:
+        raise  # Minari's own sentence, about an unknown id or version
+    except Exception as error:  # which HTTP library fails, and how, depends on the remote and its version
+        raise ValueError(
+            f"data.download=true: {dataset_id} could not be fetched from Minari's server ({error}); "
+            f"check the network, or copy the dataset to {root / dataset_id}"
+        ) from error
 
 
 @contextmanager
@@ -162,7 +176,7 @@ def _fields(dataset_id: str, storage: MinariStorage) -> list[Field]:
             extra_rows=1,
             jpeg=storage.jpeg_encoding and is_image_space(space),
         )
-        for path, space in _box_leaves(storage.observation_space, "observations")
+        for path, space in box_leaves(storage.observation_space, "observations")
     ]
     if not observations:
         raise ValueError(
@@ -170,15 +184,6 @@ def _fields(dataset_id: str, storage: MinariStorage) -> list[Field]:
             f"a Dict of Boxes"
         )
     return steps + observations
-
-
-def _box_leaves(space: gym.Space[Any], path: str) -> Iterator[tuple[str, gym.spaces.Box]]:
-    """Every Box in a nested Dict with its path; other fields (text, say) are no input of a policy."""
-    if isinstance(space, gym.spaces.Box):
-        yield path, space
-    elif isinstance(space, gym.spaces.Dict):
-        for key, inner in space.spaces.items():
-            yield from _box_leaves(inner, f"{path}/{key}")
 
 
 def _dtype(space: gym.spaces.Box) -> np.dtype:
@@ -192,11 +197,13 @@ def _obs_key(path: str) -> str:
 
 def _read_any_format(storage: MinariStorage, fields: list[Field], writer: cache.Writer) -> None:
     """Append all episodes to a cache through Minari's own reader, for its arrow and parquet formats."""
-    for record in storage.get_episodes(range(storage.total_episodes)):
-        rows = []
-        for field in fields:
-            value: Any = record
-            for key in field.path.split("/"):
-                value = value[key]
-            rows.append(np.ascontiguousarray(value, field.dtype))
-        writer.append(rows)
+    with counting("reading the dataset", storage.total_episodes) as progress:
+        for done, record in enumerate(storage.get_episodes(range(storage.total_episodes)), 1):
+            writer.append([_column(record, field) for field in fields])
+            progress(done)
+
+
+def _column(record: Any, field: Field) -> np.ndarray:
+    for key in field.path.split("/"):
+        record = record[key]
+    return np.ascontiguousarray(record, field.dtype)

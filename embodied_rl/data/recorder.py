@@ -1,7 +1,8 @@
 """Writes Minari datasets, episode by episode, in Minari's own layout; needs no jax.
 
 `with recorder.Recorder("desk/lift_block/expert-v0", info) as out: out.add_episode(...)`. The dataset appears
-under its id when the block ends without an exception, and not at all otherwise.
+under its id when the block ends without an exception. Ctrl-C or SIGTERM end it with the episodes so far,
+unless there is a dataset to be replaced; any other exception leaves nothing.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ import importlib.metadata
 import io
 import json
 import shutil
+import signal
 import tempfile
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any
 
 import gymnasium as gym
@@ -27,8 +30,11 @@ from minari.serialization import serialize_space
 from omegaconf import MISSING
 from PIL import Image
 
+from embodied_rl.data import cache
 from embodied_rl.data.minari_io import HDF5_NAME, datasets_root
+from rl_core.progress import console
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _ONE_CHUNK_BYTES = 4 * 2**20  # an array up to this size is one HDF5 chunk: read with one call
 
 
@@ -77,23 +83,33 @@ class Recorder:
         self._root = datasets_root(root)
         self._folder = self._root / dataset_id
         if self._folder.exists() and not overwrite:
-            raise ValueError(f"dataset {dataset_id!r} exists in {self._root}; set overwrite=True")
+            raise ValueError(f"dataset {dataset_id!r} exists in {self._root}; write data.overwrite=true")
         self._folder.parent.mkdir(parents=True, exist_ok=True)
-        self._temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=self._folder.parent))
+        cache.remove_abandoned(self._folder.parent)
+        self._temporary = Path(tempfile.mkdtemp(prefix=cache.TEMPORARY, dir=self._folder.parent))
         (self._temporary / "data").mkdir()
         # In order of creation, as Minari's own files: otherwise "episode_10" comes before "episode_2".
         self._file = h5py.File(self._temporary / "data" / HDF5_NAME, "w", track_order=True)
+        self._handlers: dict[signal.Signals, Any] = {}
         self.num_episodes = 0
         self.num_steps = 0
 
     def __enter__(self) -> Recorder:
+        if threading.current_thread() is threading.main_thread():  # nobody else may
+            self._handlers = {number: signal.signal(number, _stop) for number in _SIGNALS}
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
         if kind is None:
             self.close()
+        elif kind is _Stopped and self.num_episodes and not self._folder.exists():
+            self._file.pop(f"episode_{self.num_episodes}", None)  # written in part
+            self.close()
+            console.print(f"stopped: {self._id} holds the {self.num_episodes} episodes recorded so far")
         else:
             self.discard()
 
@@ -213,6 +229,14 @@ class Recorder:
             if not path.exists():
                 path.write_text("{}")
             folder = folder.parent
+
+
+class _Stopped(SystemExit):
+    pass
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise _Stopped(128 + number)
 
 
 def _check_id(dataset_id: str) -> None:

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from embodied_rl.data.episodes import Episodes
 from embodied_rl.data.rewards import returns_to_go
-from rl_core.config import did_you_mean, require
+from embodied_rl.data.storage import RESIDENCY
+from rl_core.config import choice, did_you_mean, require
 
 
 @dataclass(kw_only=True, slots=True)
@@ -20,10 +21,11 @@ class Config:
     length: int = 20
     gamma: float = 1.0  # of the return-to-go; 1 as in the decision transformer
     obs_keys: tuple[str, ...] = ()  # observation fields; empty: all
-    resident: bool = True  # False: larger than memory, windows are gathered from disk
+    residency: str = "device"  # device | memmap (larger than memory: windows are gathered from disk)
 
     def __post_init__(self) -> None:
         """Check ranges."""
+        choice("residency", self.residency, RESIDENCY)
         require(self.length >= 1, "length", self.length, "at least 1")
         require(0.0 <= self.gamma <= 1.0, "gamma", self.gamma, "in [0, 1]")
 
@@ -55,7 +57,7 @@ class Sequences:
         stored = {key: episodes.observations[key] for key in cfg.obs_keys or known}
         stored["/action"] = episodes.actions
         self._stored: dict[str, np.ndarray] | dict[str, Tensor] = stored
-        if cfg.resident:
+        if cfg.residency == "device":
             self._stored = {key: self._to_device(np.array(value)) for key, value in stored.items()}
         self._reward = self._to_device(np.array(episodes.rewards))
         self._return_to_go = self._to_device(returns_to_go(episodes, cfg.gamma))

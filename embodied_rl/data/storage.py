@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from embodied_rl.data.episodes import chunks
+from rl_core.progress import counting
 
 Transform = Callable[[Tensor], object]  # changes rows [n, D] in place
 
@@ -33,12 +34,14 @@ class Resident:
     def __init__(self, fields: list[np.ndarray], transform: Transform, device: torch.device) -> None:
         dims = [int(np.prod(field.shape[1:])) for field in fields]
         self._rows = torch.empty(len(fields[0]), sum(dims), dtype=torch.float32, device=device)
-        column = 0
-        for field, dim in zip(fields, dims, strict=True):
-            for rows, part in chunks(field):
-                flat = np.array(part, np.float32).reshape(len(part), dim)
-                self._rows[rows, column : column + dim] = torch.from_numpy(flat).to(device)
-            column += dim
+        columns = np.cumsum([0, *dims])
+        with counting("filling the device", len(fields) * len(self._rows)) as progress:
+            for number, field in enumerate(fields):
+                target = self._rows[:, columns[number] : columns[number + 1]]
+                for rows, part in chunks(field):
+                    flat = np.array(part, np.float32).reshape(len(part), dims[number])
+                    target[rows] = torch.from_numpy(flat).to(device)
+                    progress(number * len(target) + rows.stop)
         for start in range(0, len(self._rows), _CHUNK_ROWS):
             transform(self._rows[start : start + _CHUNK_ROWS])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +27,7 @@ class Config:
     id: str = MISSING  # namespace/name-v0, as Minari calls it
     root: str = ""  # folder of the datasets; empty: MINARI_DATASETS_PATH, else Minari's own
     download: bool = False  # fetch it with Minari when it is not on this machine
+    cache_root: str = ""  # where the flat copy of the dataset goes; empty: beside it
     residency: str = "device"  # device | memmap (larger than memory: batches are gathered from disk)
     obs_keys: tuple[str, ...] = ()  # observation fields, nested ones as "a/b"; empty: all vectors
     normalize_obs: bool = False
@@ -42,6 +44,8 @@ class Config:
         choice("data.reward", self.reward, rewards.TRANSFORMS)
         require(0.0 <= self.gamma <= 1.0, "data.gamma", self.gamma, "in [0, 1]")
         require(self.n_step >= 1, "data.n_step", self.n_step, "at least 1")
+        for name in ("reward_scale", "reward_bias"):
+            require(math.isfinite(getattr(self, name)), f"data.{name}", getattr(self, name), "finite")
         require(0.0 < self.action_clip <= 1.0, "data.action_clip", self.action_clip, "in (0, 1]")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,7 +81,8 @@ class Spec:
         Observation fields that the environment has beyond ours do not matter: the policy does not read them.
         """
         other = Spec.from_spaces(observation_space, action_space, self.env_id)
-        theirs = dict(zip(other.obs_keys, other.obs_dims, strict=True))
+        leaves = box_leaves(observation_space)
+        theirs = {path or "observation": int(np.prod(box.shape)) for path, box in leaves}
         for key, size in zip(self.obs_keys, self.obs_dims, strict=True):
             if theirs.get(key) != size:
                 raise ValueError(
@@ -135,13 +136,15 @@ class Spec:
     ) -> Spec:
         """Read the layout from Gymnasium spaces of one environment.
 
-        A Box is the one field `observation`; of a Dict every Box field but `achieved_goal` is used, in
-        sorted order, so a goal-conditioned task becomes (desired_goal, observation).
+        A Box is the one field `observation`; of a Dict every Box field but `achieved_goal` is used, nested
+        ones as "a/b", in sorted order, so a goal-conditioned task becomes (desired_goal, observation).
         """
         if not isinstance(action_space, gym.spaces.Box):
             raise ValueError(f"action space {action_space}: only continuous (Box) actions are supported")
         if not (np.isfinite(action_space.low).all() and np.isfinite(action_space.high).all()):
             raise ValueError(f"action space {action_space}: both bounds must be finite")
+        if not (action_space.low < action_space.high).all():
+            raise ValueError(f"action space {action_space}: low must be below high in every dimension")
         fields = box_fields(observation_space)
         return cls(
             env_id=env_id,
@@ -154,15 +157,36 @@ class Spec:
 
 
 def box_fields(observation_space: gym.Space[Any]) -> Mapping[str, gym.spaces.Box]:
-    """The fields a state policy reads: `{"observation": box}`, or a Dict's Box fields but `achieved_goal`."""
+    """The fields a state policy reads: `{"observation": box}`, or a Dict's Boxes but `achieved_goal`.
+
+    Fields of nested Dicts are called "a/b", as in `Episodes.observations`.
+    """
     if isinstance(observation_space, gym.spaces.Box):
         return {"observation": observation_space}
-    if isinstance(observation_space, gym.spaces.Dict):
-        fields = {
-            key: space
-            for key, space in sorted(observation_space.spaces.items())
-            if key != "achieved_goal" and isinstance(space, gym.spaces.Box)
-        }
-        if fields:
-            return fields
-    raise ValueError(f"observation space {observation_space}: expected a Box or a Dict of Box fields")
+    fields = dict(sorted(box_leaves(observation_space)))
+    fields = {path: box for path, box in fields.items() if path.split("/")[0] != "achieved_goal"}
+    if not fields:
+        raise ValueError(f"observation space {observation_space}: expected a Box or a Dict of Box fields")
+    return fields
+
+
+def box_leaves(space: gym.Space[Any], path: str = "") -> Iterator[tuple[str, gym.spaces.Box]]:
+    """Every Box in a nested Dict with its path below `path`; other fields (text, say) are left out."""
+    if isinstance(space, gym.spaces.Box):
+        yield path, space
+    elif isinstance(space, gym.spaces.Dict):
+        for key, inner in space.spaces.items():
+            yield from box_leaves(inner, f"{path}/{key}" if path else key)
+
+
+def as_fields(obs: Any) -> dict[str, np.ndarray]:
+    """Name the fields of a batched observation as policies read them; `box_fields` for values."""
+    if not isinstance(obs, Mapping):
+        return {"observation": obs}
+    fields: dict[str, np.ndarray] = {}
+    for key, value in obs.items():
+        if isinstance(value, Mapping):
+            fields |= {f"{key}/{path}": part for path, part in as_fields(value).items()}
+        else:
+            fields[key] = value
+    return fields

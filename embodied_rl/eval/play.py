@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 
+from embodied_rl.data.types import as_fields
 from embodied_rl.models.policy import Policy
 
 
@@ -46,23 +47,18 @@ def play(
     perturb: Callable[[np.ndarray], np.ndarray] | None = None,
     watch: Callable[[np.ndarray], None] | None = None,
 ) -> Iterator[Step]:
-    """Yield every step of the episodes `indices` (at most `env.num_envs`), played side by side.
+    """Yield every step of the episodes `indices` (at most `env.num_envs`), played side by side to their ends.
 
-    Each is played until its first end. Episode `i` is reset with seed `seed + i`. `perturb` changes the
-    actions before they are executed, `watch` is called with `running [N]` in every state from which a step is
-    taken (and so never sees a final one).
+    Episode `i` is reset with seed `seed + i`. `perturb` changes the actions before they are executed, `watch`
+    is called with `running [N]` in every state from which a step is taken (and so never sees a final one).
     Raises a ValueError for environments that do not reset in the step that ends an episode.
     """
     if env.metadata.get("autoreset_mode") != AutoresetMode.SAME_STEP:
         raise ValueError("env: needs AutoresetMode.SAME_STEP; make it with envs.suites.make_vec")
     num = env.num_envs
     assert 0 < len(indices) <= num
-    spare = [
-        indices[-1] + 1 + i for i in range(num - len(indices))
-    ]  # simulations without an episode idle along
-    seeds: Any = [
-        seed + i for i in (*indices, *spare)
-    ]  # the base class types one seed, all classes take many
+    # Simulations without an episode idle along; the base class types one seed, all classes take many.
+    seeds: Any = [seed + i for i in (*indices, *range(indices[-1] + 1, indices[-1] + 1 + num - len(indices)))]
     obs, start_infos = env.reset(seed=seeds)
     policy.reset(num)
     running = np.arange(num) < len(indices)
@@ -95,11 +91,6 @@ def _success(infos: Mapping[str, Any], done: np.ndarray) -> np.ndarray:
     """Success of the step just taken, `[N]`; SAME_STEP autoreset moves it to final_info at an end."""
     success: np.ndarray = infos["is_success"]
     return np.where(done, infos["final_info"]["is_success"], success) if done.any() else success
-
-
-def as_fields(obs: Any) -> Mapping[str, np.ndarray]:
-    """Name a batched observation's fields as policies read them; a Box is the field `observation`."""
-    return obs if isinstance(obs, Mapping) else {"observation": obs}
 
 
 def env_id(env: VectorEnv) -> str:

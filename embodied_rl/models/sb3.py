@@ -18,6 +18,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from embodied_rl.data.recorder import Recorder
 from embodied_rl.models.policy import Policy
+from rl_core.progress import counting
 
 T = TypeVar("T")
 
@@ -92,8 +93,11 @@ def load_replay_buffer(path: Path, *, trust: bool = False) -> ReplayBuffer:
 
 def replay_to_minari(buffer: ReplayBuffer, recorder: Recorder, *, time_limit: int | None = None) -> None:
     """Record everything a replay buffer holds ("medium-replay"); see `replay_episodes` for what that is."""
-    for episode in replay_episodes(buffer, time_limit=time_limit):
-        recorder.add_episode(**episode)
+    rows = buffer.size() * buffer.n_envs
+    with counting("importing", rows) as progress:
+        for episode in replay_episodes(buffer, time_limit=time_limit):
+            recorder.add_episode(**episode)
+            progress(recorder.num_steps)
 
 
 def replay_episodes(buffer: ReplayBuffer, *, time_limit: int | None = None) -> Iterator[dict[str, Any]]:

@@ -79,6 +79,10 @@ def test_without_timeouts_the_time_limit_cuts(path, tmp_path):
 def test_an_environment_gives_spec_and_spaces(path, tmp_path):
     with pytest.raises(ValueError, match=r"observation: the file has shape \(3,\), CartPole-v1 has \(4,\)"):
         import_d4rl(path, ID, tmp_path, env_id="CartPole-v1")
+    with pytest.raises(ValueError, match="did you mean Hopper-v5"):
+        import_d4rl(path, ID, tmp_path, env_id="Hoper-v5")
+    with pytest.raises(ValueError, match="observation: the file has shape"):
+        import_d4rl(path, ID, tmp_path, env_id="FrankaKitchen-v1")
     import_d4rl(path, ID, tmp_path, env_id="Pendulum-v1")
     episodes = minari_io.load(ID, tmp_path)
     assert episodes.env_id == "Pendulum-v1"

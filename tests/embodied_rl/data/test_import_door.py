@@ -10,14 +10,13 @@ from embodied_rl.data.import_door import import_door_demonstrations
 DEMOS = Path(__file__).parents[4] / "shared" / "data" / "adroit-door-human" / "demos.npz"
 ID = "door/human-v0"
 
-pytestmark = [
-    pytest.mark.skipif(not DEMOS.exists(), reason=f"the door demonstrations are not at {DEMOS}"),
-    pytest.mark.filterwarnings("ignore:.*reward functions were updated"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore:.*reward functions were updated")
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
+    if not DEMOS.exists():
+        pytest.skip(f"the door demonstrations are not at {DEMOS}")
     root = tmp_path_factory.mktemp("datasets")
     assert import_door_demonstrations(DEMOS, ID, root) == 25
     return root
@@ -34,6 +33,7 @@ def test_a_recorded_step_without_successor_is_dropped(root):
     assert np.abs(episodes.actions).max() == 1.0
     assert episodes.env_id == "AdroitHandDoor-v1"
     assert len(episodes.metadata["repairs"]) == 5
+    assert episodes.spec.env_kwargs["max_episode_steps"] == 200, "the limit of published scores"
 
 
 def test_replay_from_the_repaired_state_follows_the_recording(root):
@@ -58,6 +58,8 @@ def test_other_files_are_refused(tmp_path):
     np.savez(tmp_path / "other.npz", observations=np.zeros(3))
     with pytest.raises(ValueError, match=r"\['actions', .* are missing"):
         import_door_demonstrations(tmp_path / "other.npz", ID, tmp_path)
-    (tmp_path / "text.npz").write_text("not an archive")
-    with pytest.raises(ValueError, match="not a readable"):
-        import_door_demonstrations(tmp_path / "text.npz", ID, tmp_path)
+    whole = (tmp_path / "other.npz").read_bytes()
+    for content in (b"not an archive", b"", whole[: len(whole) // 2]):
+        (tmp_path / "bad.npz").write_bytes(content)
+        with pytest.raises(ValueError, match="not a readable"):
+            import_door_demonstrations(tmp_path / "bad.npz", ID, tmp_path)

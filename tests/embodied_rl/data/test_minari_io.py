@@ -1,5 +1,6 @@
 import json
 import os
+import time
 import warnings
 
 import gymnasium as gym
@@ -97,7 +98,7 @@ def test_cache_root(write, tmp_path):
     same(minari_io.load(ID, tmp_path, cache_root=tmp_path / "elsewhere"), recorded)
     assert not (tmp_path / ID / minari_io.CACHE_NAME).exists()
     (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match="cache_root"):
+    with pytest.raises(ValueError, match="data.cache_root"):
         minari_io.load(ID, tmp_path, cache_root=tmp_path / "file")
 
 
@@ -141,7 +142,9 @@ def test_episode_metadata(write, tmp_path):
 
 def test_unknown_id_lists_the_local_ones(write, tmp_path):
     write()
-    with pytest.raises(ValueError, match=r"there: test/data-v0.*did you mean 'test/data-v0'.*download=True"):
+    with pytest.raises(
+        ValueError, match=r"there: test/data-v0.*did you mean 'test/data-v0'.*write data.download=true"
+    ):
         minari_io.load("test/dota-v0", tmp_path)
     with pytest.raises(ValueError, match="there: none"):
         minari_io.load(ID, tmp_path / "empty")
@@ -247,3 +250,37 @@ def test_booleans_stored_as_integers(write, tmp_path):
             del file[f"episode_{index}/terminations"]
             file[f"episode_{index}/terminations"] = flags.astype(np.uint8)
     same(minari_io.load(ID, tmp_path), recorded)
+
+
+def test_no_network_is_said(tmp_path, monkeypatch):
+    def refuse(dataset_id):
+        raise ConnectionError("Name or service not known")
+
+    monkeypatch.setattr(minari, "download_dataset", refuse)
+    with pytest.raises(ValueError, match=r"data.download=true: test/data-v0 .*Name or service not known"):
+        minari_io.load(ID, tmp_path, download=True)
+
+
+def test_what_a_killed_process_left_is_removed_after_a_day(write, tmp_path):
+    write()
+    caches = tmp_path / ID / minari_io.CACHE_NAME
+    for name, age in ((".tmp-old", 90_000), (".tmp-young", 60)):
+        (caches / name).mkdir(parents=True)
+        os.utime(caches / name, (time.time() - age,) * 2)
+    minari_io.load(ID, tmp_path)
+    assert [path.name for path in caches.glob(".tmp-*")] == [".tmp-young"]
+
+
+def env_spec(limit, **kwargs):
+    return gym.envs.registration.EnvSpec("X-v0", entry_point="x:X", kwargs=kwargs, max_episode_steps=limit)
+
+
+def test_the_spec_makes_the_environment_again(write, tmp_path):
+    write(env_spec=env_spec(20, task="place_block", render_mode="human"))
+    spec = minari_io.load(ID, tmp_path).spec
+    assert spec.env_kwargs == {"task": "place_block", "max_episode_steps": 20}
+    write(env_spec=env_spec(300), eval_env_spec=env_spec(200))
+    assert minari_io.load(ID, tmp_path).spec.env_kwargs == {"max_episode_steps": 200}
+    write()
+    spec = minari_io.load(ID, tmp_path).spec
+    assert (spec.env_id, spec.env_kwargs) == ("", {})

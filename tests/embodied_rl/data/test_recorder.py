@@ -1,6 +1,9 @@
 import json
+import os
+import signal
 
 import gymnasium as gym
+import h5py
 import minari
 import numpy as np
 import pytest
@@ -87,7 +90,7 @@ def test_nothing_appears_when_the_recording_fails(tmp_path):
 
 def test_an_existing_dataset_is_kept_unless_told(write, tmp_path):
     write()
-    with pytest.raises(ValueError, match="overwrite=True"):
+    with pytest.raises(ValueError, match="data.overwrite=true"):
         Recorder(ID, Info(**INFO), tmp_path)
     with pytest.raises(RuntimeError, match="exploded"):
         record_and_fail(tmp_path, overwrite=True)
@@ -133,3 +136,46 @@ def test_metadata_has_minaris_keys(write, tmp_path):
     assert metadata["total_steps"] == 18
     assert metadata["repairs"] == ["none"]
     assert (tmp_path / "test" / "namespace_metadata.json").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_keeps_the_episodes_so_far(number, tmp_path, capsys):
+    def interrupt():
+        with Recorder(ID, Info(**INFO), tmp_path) as recorder:
+            recorder.add_episode(**episode())
+            os.kill(os.getpid(), number)
+            recorder.add_episode(**episode())
+
+    before = signal.getsignal(number)
+    with pytest.raises(SystemExit) as exit_info:
+        interrupt()
+    assert exit_info.value.code == 128 + number
+    assert signal.getsignal(number) == before
+    assert minari_io.load(ID, tmp_path).num_episodes == 1
+    assert "holds the 1 episodes" in capsys.readouterr().err
+
+
+def test_an_interrupt_within_an_episode_drops_it(tmp_path, monkeypatch):
+    def interrupt():
+        with Recorder(ID, Info(**INFO), tmp_path) as recorder:
+            recorder.add_episode(**episode())
+            monkeypatch.setattr(recorder, "_write", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+            recorder.add_episode(**episode())
+
+    with pytest.raises(SystemExit):
+        interrupt()
+    with h5py.File(tmp_path / ID / "data" / minari_io.HDF5_NAME) as file:
+        assert list(file) == ["episode_0"]
+
+
+def test_an_interrupt_does_not_replace_a_whole_dataset(write, tmp_path):
+    def interrupt():
+        with Recorder(ID, Info(**INFO), tmp_path, overwrite=True) as recorder:
+            recorder.add_episode(**episode())
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    write()
+    with pytest.raises(SystemExit):
+        interrupt()
+    assert minari_io.load(ID, tmp_path).num_episodes == 5
+    assert not list((tmp_path / "test").glob(".tmp-*"))

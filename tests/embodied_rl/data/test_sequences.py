@@ -9,10 +9,10 @@ from embodied_rl.data.sequences import Config, Sequences
 ID = "test/data-v0"
 
 
-@pytest.mark.parametrize("resident", [True, False])
-def test_windows_of_every_step(resident, write, tmp_path):
+@pytest.mark.parametrize("residency", ["device", "memmap"])
+def test_windows_of_every_step(residency, write, tmp_path):
     recorded = write()
-    data = Sequences(minari_io.load(ID, tmp_path), Config(length=4, resident=resident))
+    data = Sequences(minari_io.load(ID, tmp_path), Config(length=4, residency=residency))
     windows = data.gather(torch.arange(len(data)))
     start = 0
     for index, episode in enumerate(recorded):

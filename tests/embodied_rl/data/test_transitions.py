@@ -162,3 +162,9 @@ def test_obs_keys_choose_and_images_are_refused(write, tmp_path):
 def test_config_errors_name_the_field(changes, message):
     with pytest.raises(ValueError, match=message):
         config(**changes)
+
+
+@pytest.mark.parametrize("name", ["reward_scale", "reward_bias"])
+def test_reward_numbers_must_be_finite(name):
+    with pytest.raises(ValueError, match=rf"data.{name}=nan: must be finite"):
+        Config(**{name: float("nan")})

@@ -2,7 +2,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from embodied_rl.data.types import Spec
+from embodied_rl.data.types import Spec, as_fields
 
 
 def box(*shape: int, low: float = -1.0, high: float = 1.0) -> gym.spaces.Box:
@@ -62,6 +62,7 @@ def test_fields_that_a_policy_does_not_read_do_not_matter():
         (box(4), gym.spaces.Discrete(3), "only continuous"),
         (gym.spaces.Discrete(3), box(2), "expected a Box or a Dict"),
         (box(4), box(2, high=np.inf), "both bounds must be finite"),
+        (box(4), box(2, low=1.0), "low must be below high"),
     ],
 )
 def test_unsupported_spaces_are_refused(observation: gym.Space, action: gym.Space, message: str):
@@ -72,3 +73,27 @@ def test_unsupported_spaces_are_refused(observation: gym.Space, action: gym.Spac
 def test_a_missing_observation_field_is_named():
     with pytest.raises(ValueError, match=r"fields \['desired_goal'\] are missing"):
         Spec.from_spaces(GOAL, box(2), "X-v0").flatten({"observation": np.zeros((1, 4))})
+
+
+def test_nested_fields_are_named_by_their_path():
+    """As in the kitchen, whose goals are a Dict."""
+    goals = gym.spaces.Dict({"kettle": box(7), "door": box(1)})
+    space = gym.spaces.Dict({"observation": box(4), "achieved_goal": goals, "desired_goal": goals})
+    spec = Spec.from_spaces(space, box(2), "X-v0")
+    assert spec.obs_keys == ("desired_goal/door", "desired_goal/kettle", "observation")
+    spec.check(space, box(2))
+    batch = {key: np.ones((2, *inner.shape)) for key, inner in goals.items()}
+    obs = {"observation": np.zeros((2, 4)), "achieved_goal": batch, "desired_goal": batch}
+    assert spec.flatten(as_fields(obs)).shape == (2, 12)
+    assert set(as_fields(batch["door"])) == {"observation"}
+
+
+def test_a_policy_may_read_the_achieved_goal():
+    chosen = Spec(
+        env_id="X-v0",
+        obs_keys=("achieved_goal",),
+        obs_dims=(3,),
+        action_low=-np.ones(2, np.float32),
+        action_high=np.ones(2, np.float32),
+    )
+    chosen.check(GOAL, box(2))

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from embodied_rl.eval.play import as_fields, env_id, has_success, play
+from embodied_rl.eval.play import env_id, has_success, play
 from envs.suites import make_vec
 
 
@@ -42,13 +42,6 @@ def test_perturbed_actions_are_what_is_executed_and_reported():
     assert (moved.action == 0.5).all()
     np.testing.assert_array_equal(plain.obs, moved.obs)
     assert not np.array_equal(plain.next_obs, moved.next_obs)
-
-
-def test_as_fields():
-    array = np.zeros((2, 3))
-    assert as_fields(array) == {"observation": array}
-    fields = {"observation": array, "desired_goal": array}
-    assert as_fields(fields) is fields
 
 
 def test_what_an_environment_says_of_itself():
