@@ -10,7 +10,7 @@ from typing import Any
 class Config:
     """An id, the desk's task, and what else its constructor takes: `env.kwargs={max_episode_steps: 300}`."""
 
-    id: str = "embodied/Desk-v0"
+    id: str = ""  # empty: where the policy was trained or the data recorded
     task: str = ""  # of the desk; empty: its default
     kwargs: dict[str, Any] = field(default_factory=dict)
 

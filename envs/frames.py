@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from functools import lru_cache
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium as gym
@@ -30,9 +32,12 @@ VIEWS: dict[str, str | View] = {
     "Desk": "static",
     "AdroitHand": "vil_camera",
     "Fetch": "external_camera_0",
+    "HandReach": View(lookat=(1.0, 0.96, 0.14), distance=0.5, azimuth=55.0, elevation=-25.0),  # upstream's
     "FrankaKitchen": View(lookat=(-0.2, 0.5, 2.0), distance=2.2, azimuth=70.0, elevation=-35.0),
     "AntMaze_UMaze": View(lookat=(0.0, 0.0, 0.0), distance=30.0, azimuth=90.0, elevation=-65.0),
     "AntMaze": View(lookat=(0.0, 0.0, 0.0), distance=55.0, azimuth=90.0, elevation=-65.0),
+    "PointMaze_UMaze": View(lookat=(0.0, 0.0, 0.0), distance=7.0, azimuth=90.0, elevation=-80.0),
+    "PointMaze": View(lookat=(0.0, 0.0, 0.0), distance=13.0, azimuth=90.0, elevation=-80.0),
 }
 
 
@@ -47,15 +52,17 @@ def render_frame(
     """Draw the state of simulation `index` as `[height, width, 3]` uint8.
 
     `camera` names a camera of the model; None takes the environment's entry in `VIEWS`, else the model's
-    first. Raises a ValueError for an unknown camera, for a model without any, and for environments that run
-    in other processes.
+    first, and a model without any is shown whole. Raises a ValueError for an unknown camera, and where
+    `check_drawable` does.
     """
-    model, data = _simulation(env, index)
+    raw = _simulation(env, index)
+    model, data = raw.model, raw.data
     assert env.spec is not None
     name = env.spec.id.rsplit("/", 1)[-1]
-    if model.ncam == 0:
-        raise ValueError(f"{env.spec.id}: its model has no camera, so it cannot be drawn")
     view = camera or next((view for prefix, view in VIEWS.items() if name.startswith(prefix)), 0)
+    if model.ncam == 0 and camera is None:
+        view = view if isinstance(view, View) else _whole(model)
+        model = _with_any_camera(raw.fullpath)
     if isinstance(view, View):
         model, view = _with_camera(model, view), 0
     # On a copy: bringing the kinematics up to date in the simulation itself would change Fetch's next step,
@@ -66,7 +73,13 @@ def render_frame(
     return render(model, shown, view, width, height, quality=quality).rgb
 
 
-def _simulation(env: gym.Env | VectorEnv, index: int) -> tuple[mujoco.MjModel, mujoco.MjData]:
+def check_drawable(env: gym.Env | VectorEnv) -> None:
+    """Raise a ValueError for environments without MuJoCo, and for those that run in other processes."""
+    _simulation(env, 0)
+
+
+def _simulation(env: gym.Env | VectorEnv, index: int) -> Any:
+    """The object that holds `model` and `data` of simulation `index`."""
     if isinstance(env, AsyncVectorEnv):
         raise ValueError(
             "parallel=True: the simulations live in other processes and cannot be drawn from here"
@@ -74,9 +87,27 @@ def _simulation(env: gym.Env | VectorEnv, index: int) -> tuple[mujoco.MjModel, m
     raw: Any = env.envs[index].unwrapped if isinstance(env, SyncVectorEnv) else env.unwrapped
     if hasattr(raw, "episodes"):  # the desk, single or vectorised
         batch = raw.episodes.sim.batch
-        return batch.model, batch.get_data(index)
+        return SimpleNamespace(model=batch.model, data=batch.get_data(index))
     raw = getattr(raw, "point_env", raw)  # PointMaze keeps its simulation one level down
-    return raw.model, raw.data
+    if not hasattr(raw, "model"):
+        raise ValueError(f"{env.spec and env.spec.id}: is no MuJoCo environment and cannot be drawn")
+    return raw
+
+
+@lru_cache(maxsize=4)
+def _with_any_camera(path: str) -> mujoco.MjModel:
+    """Compile a model without cameras again with one, since a compiled model cannot get any."""
+    spec = mujoco.MjSpec.from_file(path)
+    spec.worldbody.add_camera()
+    for geom in spec.geoms:  # PointMaze's ball is invisible under a site, and sites are not drawn here
+        geom.rgba[3] = geom.rgba[3] or 1.0
+    return spec.compile()
+
+
+def _whole(model: mujoco.MjModel) -> View:
+    """What MuJoCo's viewer shows at first."""
+    lookat = (float(model.stat.center[0]), float(model.stat.center[1]), float(model.stat.center[2]))
+    return View(lookat=lookat, distance=1.5 * float(model.stat.extent), azimuth=90.0, elevation=-45.0)
 
 
 def _with_camera(model: mujoco.MjModel, view: View) -> mujoco.MjModel:

@@ -25,12 +25,13 @@ class Config:
 
     policy: str = "expert"  # expert | directory | SB3 .zip
     trust: bool = False  # SB3 files contain pickles
+    vec_normalize: str = ""  # SB3: what VecNormalize.save wrote beside the model
     episodes: int = 200
     noise: tuple[float, ...] = (0.0,)  # std of actions over half their range; one share of episodes each
     mistakes: float = 0.0  # the expert's: chance per action to do something wrong for a while
     num_envs: int = 64
     seed: int = 0
-    env: envs.config.Config = field(default_factory=lambda: envs.config.Config(id=""))  # empty: as trained
+    env: envs.config.Config = field(default_factory=envs.config.Config)
     data: Target = field(default_factory=Target)
 
     def __post_init__(self) -> None:
@@ -41,7 +42,8 @@ class Config:
 def main(cfg: Config) -> None:
     """Let the policies act, write what happened."""
     shares = np.diff(np.linspace(0, cfg.episodes, len(cfg.noise) + 1).astype(int))
-    policy, spec = open_policy(cfg.policy, cfg.env, trust=cfg.trust, mistakes=cfg.mistakes, seed=cfg.seed)
+    sb3 = {"trust": cfg.trust, "vec_normalize": cfg.vec_normalize}
+    policy, spec = open_policy(cfg.policy, cfg.env, mistakes=cfg.mistakes, seed=cfg.seed, **sb3)
     env = make_vec(spec.env_id, min(cfg.num_envs, cfg.episodes), **spec.env_kwargs)
     info = collect.info_of(env, algorithm_name=cfg.policy)
     with Recorder(cfg.data.id, info, cfg.data.root or None, overwrite=cfg.data.overwrite) as out:

@@ -2,7 +2,7 @@
 
 python scripts/evaluate.py policy=runs/desk-lift_block-expert-v0/iql-seed0 eval.episodes=200
 python scripts/evaluate.py policy=expert env.id=embodied/Desk-v0 env.task=place_block
-python scripts/evaluate.py policy=sac.zip trust=true env.id=Hopper-v5
+python scripts/evaluate.py policy=sac.zip trust=true env.id=Hopper-v5 vec_normalize=statistics.pkl
 """
 
 from dataclasses import dataclass, field
@@ -23,17 +23,21 @@ class Config:
 
     policy: str = MISSING  # expert | directory | SB3 .zip
     trust: bool = False  # SB3 files contain pickles
-    out: str = "runs/evaluate"
-    env: envs.config.Config = field(default_factory=lambda: envs.config.Config(id=""))  # empty: as trained
+    vec_normalize: str = ""  # SB3: what VecNormalize.save wrote beside the model
+    out: str = ""  # empty: runs/evaluate/ and the name of the policy
+    env: envs.config.Config = field(default_factory=envs.config.Config)
     eval: evaluator.Config = field(default_factory=evaluator.Config)
 
 
 def main(cfg: Config) -> None:
     """Open, evaluate, report."""
-    policy, spec = open_policy(cfg.policy, cfg.env, trust=cfg.trust, seed=cfg.eval.seed)
-    content = evaluator.Evaluator(cfg.eval, spec).final(policy, Path(cfg.out))
-    console.print(results.headline(content))
-    console.print(f"report: {Path(cfg.out) / 'report.html'}")
+    policy, spec = open_policy(
+        cfg.policy, cfg.env, trust=cfg.trust, vec_normalize=cfg.vec_normalize, seed=cfg.eval.seed
+    )
+    out = Path(cfg.out or f"runs/evaluate/{cfg.policy.strip('./').replace('/', '-')}")
+    with evaluator.Evaluator(cfg.eval, spec) as evaluation:
+        console.print(results.headline(evaluation.final(policy, out)))
+    console.print(f"report: {out / 'report.html'}")
 
 
 if __name__ == "__main__":

@@ -6,14 +6,16 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from embodied_rl.data.types import Spec
 from embodied_rl.eval import report, results, rollout, scores
 from embodied_rl.eval.video import VideoConfig
 from embodied_rl.models.policy import Policy
+from envs.frames import check_drawable
 from envs.suites import make_vec
 from rl_core.config import require
+from rl_core.progress import console
 
 
 @dataclass(kw_only=True, slots=True)
@@ -35,17 +37,25 @@ class Config:
 
 
 class Evaluator:
-    """Runs policies in the environment of `spec`; raises ValueError if its spaces differ from the spec.
+    """Runs policies in the environment of `spec`; a context manager that closes it at the end.
 
-    `dataset` is a Minari dataset's metadata, which may hold reference scores.
+    Mazes end with success, as `scores.arguments` says. `dataset` is a Minari dataset's metadata, which may
+    hold reference scores. Raises ValueError if the environment's spaces differ from the spec.
     """
 
     def __init__(self, cfg: Config, spec: Spec, dataset: Mapping[str, Any] | None = None) -> None:
         self._cfg = cfg
         num_envs = min(cfg.num_envs, max(cfg.episodes, cfg.curve_episodes))
-        self._env = make_vec(spec.env_id, num_envs, **spec.env_kwargs)
+        kwargs = {**spec.env_kwargs, **scores.arguments(spec.env_id)}
+        self._env = make_vec(spec.env_id, num_envs, **kwargs)
         spec.check(self._env.single_observation_space, self._env.single_action_space)
         self._reference = scores.reference(spec.env_id, dataset)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._env.close()
 
     def curve(self, policy: Policy) -> dict[str, float]:
         """Return the few numbers that a training curve shows."""
@@ -58,20 +68,52 @@ class Evaluator:
     def final(self, policy: Policy, directory: Path) -> dict[str, Any]:
         """Write `eval.json`, `videos/` and `report.html` in `directory`; return what is in `eval.json`."""
         cfg = self._cfg
-        video = VideoConfig(directory=directory / "videos", episodes=cfg.videos) if cfg.videos else None
         found = rollout.evaluate(
             policy,
             self._env,
             episodes=cfg.episodes,
             seed=cfg.seed,
             deterministic=cfg.deterministic,
-            video=video,
+            video=self._video(directory),
         )
         content = results.summarize(found, self._reference, run_dir=directory, argv=sys.argv)
         results.write(directory, content)
         report.write_report(directory)
         return content
 
-    def close(self) -> None:
-        """Close the environment."""
-        self._env.close()
+    def _video(self, directory: Path) -> VideoConfig | None:
+        if not self._cfg.videos:
+            return None
+        try:
+            check_drawable(self._env)
+        except ValueError as error:
+            console.print(f"no videos: {error}")
+            return None
+        return VideoConfig(directory=directory / "videos", episodes=self._cfg.videos)
+
+
+class NoEvaluator:
+    """Stands in for `Evaluator` where no environment is known."""
+
+    def __enter__(self) -> Self:
+        console.print("no evaluation: the dataset names no environment; name one with env.id=...")
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Nothing to close."""
+
+    def curve(self, policy: Policy) -> dict[str, float]:
+        """Return no numbers."""
+        return {}
+
+    def final(self, policy: Policy, directory: Path) -> dict[str, Any]:
+        """Write the report, which says that there is no evaluation."""
+        report.write_report(directory)
+        return {}
+
+
+def open_evaluator(
+    cfg: Config, spec: Spec, dataset: Mapping[str, Any] | None = None
+) -> Evaluator | NoEvaluator:
+    """Return what evaluates in the environment of `spec`, which may be none."""
+    return Evaluator(cfg, spec, dataset) if spec.env_id else NoEvaluator()

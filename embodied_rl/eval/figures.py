@@ -82,9 +82,8 @@ def _to_svg(figure: Figure, name: str) -> str:
     svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg)  # inside HTML the parser knows the namespaces
     svg = svg.replace(_INK, "currentColor")
     svg = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font: \1px system-ui, sans-serif", svg)
-    return re.sub(
-        r"(id=\"|url\(#|href=\"#)", rf"\g<1>{_slug(name)}-", svg
-    )  # ids are unique in the whole page
+    # Ids must be unique in the whole page.
+    return re.sub(r"(id=\"|url\(#|href=\"#)", rf"\g<1>{_slug(name)}-", svg)
 
 
 def _slug(name: str) -> str:

@@ -24,8 +24,8 @@ _MAX_POINTS = 1000  # per curve: more cannot be seen, and the page would grow wi
 def write_report(run_dir: Path) -> Path:
     """Write `report.html` from what a run directory holds, and say on the page which parts are missing.
 
-    Reads `config.yaml`, `metrics.jsonl`, `eval.json` and `videos/*.mp4`. Raises a ValueError if there is none
-    of them, or if one cannot be parsed (naming the file).
+    Reads `config.yaml`, `metrics.jsonl`, `eval.json` and the videos it names. Raises a ValueError if there is
+    none of them, or if one cannot be parsed (naming the file).
     """
     if not run_dir.is_dir():
         raise ValueError(f"run_dir={str(run_dir)!r}: no such directory")
@@ -42,7 +42,7 @@ def write_report(run_dir: Path) -> Path:
     missing = [name for name, part in parts.items() if not part]
     if len(missing) == len(parts):
         raise ValueError(f"run_dir={str(run_dir)!r}: holds no run, none of {', '.join(parts)}")
-    missing += _left_out(run_dir, metrics)
+    missing += _left_out(len(_filmed(run_dir, evaluation)), metrics)
     page = _template().render(
         title=run_dir.resolve().name,
         subtitle=_subtitle(config, evaluation),
@@ -109,19 +109,19 @@ def _metrics(path: Path) -> dict[str, list[tuple[float, float]]]:
 
 
 def _videos(run_dir: Path, evaluation: Mapping[str, Any]) -> list[dict[str, str]]:
-    rows = {row["video"]: row for row in evaluation.get("episodes", []) if row["video"]}
-    paths = sorted(
-        (run_dir / "videos").rglob("*.mp4"), key=lambda path: (path.parent, len(path.name), path.name)
-    )
     videos = []
-    for path in paths[:_MAX_VIDEOS]:
-        row = rows.get(path.relative_to(run_dir).as_posix())
-        caption = path.stem.replace("_", " ")
-        if row:
-            ending = f", {'success' if row['success'] else 'no success'}" if _has_success(evaluation) else ""
-            caption = f"{row['task']}, seed {row['seed']}: return {row['sum_reward']:.4g}{ending}"
-        videos.append({"base64": base64.b64encode(path.read_bytes()).decode(), "caption": caption})
+    for row in _filmed(run_dir, evaluation)[:_MAX_VIDEOS]:
+        ending = f", {'success' if row['success'] else 'no success'}" if _has_success(evaluation) else ""
+        caption = f"{row['task']}, seed {row['seed']}: return {row['sum_reward']:.4g}{ending}"
+        content = base64.b64encode((run_dir / row["video"]).read_bytes()).decode()
+        videos.append({"base64": content, "caption": caption})
     return videos
+
+
+def _filmed(run_dir: Path, evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The episodes whose videos are there; other files in `videos/` are of earlier evaluations."""
+    rows = evaluation.get("episodes", [])
+    return [row for row in rows if row["video"] and (run_dir / row["video"]).exists()]
 
 
 def _curves(metrics: Mapping[str, list[tuple[float, float]]]) -> list[figures.Inline]:
@@ -143,10 +143,9 @@ def _curves(metrics: Mapping[str, list[tuple[float, float]]]) -> list[figures.In
     return curves
 
 
-def _left_out(run_dir: Path, metrics: Mapping[str, list[tuple[float, float]]]) -> list[str]:
-    videos = len(list((run_dir / "videos").rglob("*.mp4"))) - _MAX_VIDEOS
+def _left_out(num_videos: int, metrics: Mapping[str, list[tuple[float, float]]]) -> list[str]:
     curves = sum(len(points) > 1 for points in metrics.values()) - _MAX_CURVES
-    counts = {"more videos (in videos/)": videos, "more metrics (in metrics.jsonl)": curves}
+    counts = {"more videos (in videos/)": num_videos - _MAX_VIDEOS, "more metrics (in metrics.jsonl)": curves}
     return [f"{count} {name}" for name, count in counts.items() if count > 0]
 
 
@@ -163,18 +162,9 @@ def _tiles(evaluation: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[di
     tiles = []
     if evaluation:
         overall = evaluation["overall"]
-        named = [
-            ("Success", "pc_success", " %"),
-            ("Return", "avg_sum_reward", ""),
-            ("Score", "normalized_score", ""),
-        ]
-        for name, key, unit in named:
-            if overall[key] is not None:
-                bounds = _interval(overall.get(f"{key}_ci95"))
-                value = f"{results.number(overall[key])}{unit}"
-                tiles.append(
-                    {"name": name, "value": value, "note": f"95 % interval {bounds}" if bounds else ""}
-                )
+        for name, value, bounds in results.measures(overall):
+            note = f"95 % interval {bounds}" if bounds else ""
+            tiles.append({"name": name.capitalize(), "value": value, "note": note})
         latency = overall["policy_latency_ms"]
         note = f"95 % of calls under {latency['p95']:.2f} ms, batch {latency['batch']}"
         tiles.append({"name": "Policy latency", "value": f"{latency['median']:.2f} ms", "note": note})
@@ -210,13 +200,7 @@ def _scores(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _cell(row: Mapping[str, Any], key: str) -> dict[str, str]:
     if row[key] is None:
         return {"value": "–", "interval": ""}
-    return {"value": results.number(row[key]), "interval": _interval(row.get(f"{key}_ci95"))}
-
-
-def _interval(bounds: Any) -> str:
-    if not bounds or None in bounds:
-        return ""
-    return f"[{results.number(bounds[0])}, {results.number(bounds[1])}]"
+    return {"value": results.number(row[key]), "interval": results.interval(row.get(f"{key}_ci95"))}
 
 
 def _score_note(evaluation: Mapping[str, Any]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,11 @@ from embodied_rl.eval.scores import Reference
 from rl_core import provenance
 
 FILE = "eval.json"
+_MEASURES = (
+    ("success", "pc_success", " %"),
+    ("return", "avg_sum_reward", ""),
+    ("score", "normalized_score", ""),
+)
 
 
 def summarize(
@@ -65,19 +70,25 @@ def summarize(
 
 def headline(content: Mapping[str, Any]) -> str:
     """Say in one line what `summarize` found: success and score where there are such."""
+    if not content:
+        return "not evaluated"
     overall = content["overall"]
-    parts = []
-    named = [
-        ("success", "pc_success", " %"),
-        ("return", "avg_sum_reward", ""),
-        ("score", "normalized_score", ""),
-    ]
-    for name, key, unit in named:
-        if overall[key] is not None:
-            low, high = overall[f"{key}_ci95"]
-            interval = "" if low is None else f" [{number(low)}, {number(high)}]"
-            parts.append(f"{name} {number(overall[key])}{unit}{interval}")
+    parts = [" ".join(part for part in measure if part) for measure in measures(overall)]
     return f"{', '.join(parts)} over {overall['n_episodes']} episodes"
+
+
+def measures(overall: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Yield name, value and interval, as text, of each main result that there is."""
+    for name, key, unit in _MEASURES:
+        if overall[key] is not None:
+            yield name, f"{number(overall[key])}{unit}", interval(overall.get(f"{key}_ci95"))
+
+
+def interval(bounds: Sequence[float | None] | None) -> str:
+    """Print `[low, high]`, or nothing where one value shows no spread."""
+    if not bounds or bounds[0] is None or bounds[1] is None:
+        return ""
+    return f"[{number(bounds[0])}, {number(bounds[1])}]"
 
 
 def number(value: float) -> str:
@@ -99,10 +110,10 @@ def _aggregate(
     evaluation: Evaluation, episodes: Sequence[Episode], reference: Reference | None, run_dir: Path
 ) -> dict[str, Any]:
     returns = np.array([episode.sum_reward for episode in episodes])
-    interval = statistics.bootstrap_mean(returns)
+    mean = statistics.bootstrap_mean(returns)
     result: dict[str, Any] = {
-        "avg_sum_reward": interval.value,
-        "avg_sum_reward_ci95": [interval.low, interval.high],
+        "avg_sum_reward": mean.value,
+        "avg_sum_reward_ci95": [mean.low, mean.high],
         "std_sum_reward": float(returns.std()),
         "avg_max_reward": float(np.mean([episode.max_reward for episode in episodes])),
         "avg_length": float(np.mean([episode.length for episode in episodes])),
@@ -122,9 +133,9 @@ def _aggregate(
         result["pc_success_ci95"] = [100.0 * rate.low, 100.0 * rate.high]
         result["pc_success_at_end"] = 100.0 * float(np.mean([e.success_at_end for e in episodes]))
     if reference is not None:
-        result["normalized_score"] = reference.score(interval.value)
+        result["normalized_score"] = reference.score(mean.value)
         result["normalized_score_ci95"] = [
-            None if bound is None else reference.score(bound) for bound in (interval.low, interval.high)
+            None if bound is None else reference.score(bound) for bound in (mean.low, mean.high)
         ]
     return result
 

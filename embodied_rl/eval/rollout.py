@@ -96,18 +96,19 @@ def evaluate(
         env_id=env_id(env),
         episodes=tuple(done),
         has_success=has_success(env),
-        settings={
-            "episodes": episodes,
-            "seed": seed,
-            "deterministic": deterministic,
-            "num_envs": env.num_envs,
-            "env_id": env_id(env),
-            "env_kwargs": dict(env.spec.kwargs) if env.spec else {},
-            **env.metadata.get("suite", {}),
-        },
+        settings={"episodes": episodes, "seed": seed, "deterministic": deterministic, **_task(env)},
         latency_ms=np.array(latency),
         wall_s=time.perf_counter() - start,
     )
+
+
+def _task(env: VectorEnv) -> dict[str, Any]:
+    return {
+        "num_envs": env.num_envs,
+        "env_id": env_id(env),
+        "env_kwargs": dict(env.spec.kwargs) if env.spec else {},
+        **env.metadata.get("suite", {}),
+    }
 
 
 class _Tally:

@@ -41,6 +41,14 @@ D4RL = {  # Gymnasium name without version: minimum, maximum, D4RL environment t
 }
 
 
+def arguments(env_id: str) -> dict[str, Any]:
+    """What an environment needs so that its returns are measured as D4RL measured them.
+
+    A maze that ran on after success would pay the one reward again and again.
+    """
+    return {"continuing_task": False} if _family(env_id) == "AntMaze" else {}
+
+
 def reference(env_id: str, dataset_metadata: Mapping[str, Any] | None = None) -> Reference | None:
     """Find the reference returns for an environment, or None (never a guess) where none are known.
 
@@ -53,11 +61,15 @@ def reference(env_id: str, dataset_metadata: Mapping[str, Any] | None = None) ->
         return Reference(
             minimum=float(metadata["ref_min_score"]), maximum=float(metadata["ref_max_score"]), source=source
         )
-    name = env_id.rsplit("/", 1)[-1].rsplit("-v", 1)[0]
-    family = "AntMaze" if name.startswith("AntMaze_") else name
+    family = _family(env_id)
     if family not in D4RL:
         return None
     minimum, maximum, measured_on = D4RL[family]
     return Reference(
         minimum=minimum, maximum=maximum, source=f"D4RL constants of {measured_on}, evaluated on {env_id}"
     )
+
+
+def _family(env_id: str) -> str:
+    name = env_id.rsplit("/", 1)[-1].rsplit("-v", 1)[0]
+    return "AntMaze" if name.startswith("AntMaze_") else name

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,42 +19,62 @@ EXPERT = "expert"
 
 
 def open_policy(
-    source: str, env: EnvConfig, *, trust: bool = False, mistakes: float = 0.0, seed: int = 0
+    source: str,
+    env: EnvConfig,
+    *,
+    trust: bool = False,
+    vec_normalize: str = "",
+    mistakes: float = 0.0,
+    seed: int = 0,
 ) -> tuple[Policy, Spec]:
-    """Open the policy named by `source`, and the layout of the environment it is to act in.
+    """Open the policy named by `source`, and the task it is to act in.
 
     `source` is `expert` (the desk's, with its chance of `mistakes` per action), a directory `<run>` or
-    `<run>/policy`, or an SB3 `model.zip`, which needs `trust`. An empty `env.id` means the desk for the
-    expert, and the environment of its training for a saved policy. Raises ValueError for anything else.
+    `<run>/policy`, or an SB3 `model.zip`, which needs `trust` and may need the statistics that
+    `VecNormalize.save` wrote to `vec_normalize`. An empty `env.id` means the desk for the expert, and the
+    environment of its training for a saved policy. Raises ValueError for anything else, and where policy and
+    environment do not fit.
     """
+    path = Path(source)
+    if vec_normalize and path.suffix != ".zip":
+        raise ValueError(
+            f"vec_normalize={vec_normalize!r}: only an SB3 .zip has such statistics, not {source}"
+        )
     if source == EXPERT:
-        env = EnvConfig(id=env.id or DESK, task=env.task, kwargs=env.kwargs)
+        env = dataclasses.replace(env, id=env.id or DESK)
         if env.id != DESK:
             raise ValueError(f"policy=expert: only {DESK} has scripted experts, not {env.id}")
-        return Expert(env.task or "lift_block", mistakes=mistakes, seed=seed), spec_of(env)
-    path = Path(source)
+        return Expert(env.task or "lift_block", mistakes=mistakes, seed=seed), _spec_of(env)
     if path.suffix == ".zip":
         from embodied_rl.models.sb3 import SB3Policy  # two seconds of import that only SB3 files need
 
-        policy = SB3Policy.load(path, trust=trust)
-        policy.check(*spaces_of(env))
-        return policy, spec_of(env)
+        statistics = Path(vec_normalize) if vec_normalize else None
+        policy = SB3Policy.load(path, trust=trust, vec_normalize=statistics)
+        policy.check(*_spaces_of(env.id, env.arguments()))
+        return policy, _spec_of(env)
     for directory in (path, path / "policy"):
         if (directory / "config.json").is_file():
             actor = ActorPolicy.load(directory, seed=seed)
-            return actor, spec_of(env) if env.id else actor.spec
+            spec = placed(actor.spec, env)
+            spec.check(*_spaces_of(spec.env_id, spec.env_kwargs))
+            return actor, spec
     raise ValueError(f"policy={source!r}: must be expert, a directory that a run saved, or an SB3 .zip file")
 
 
-def spec_of(env: EnvConfig) -> Spec:
-    """Layout of an environment, for a policy to be checked against."""
-    return Spec.from_spaces(*spaces_of(env), env.id, env.arguments())
+def placed(spec: Spec, env: EnvConfig) -> Spec:
+    """`spec` in the environment `env`, whose arguments refine those of the same id."""
+    own = spec.env_kwargs if env.id in ("", spec.env_id) else {}
+    return dataclasses.replace(spec, env_id=env.id or spec.env_id, env_kwargs={**own, **env.arguments()})
 
 
-def spaces_of(env: EnvConfig) -> tuple[gym.Space[Any], gym.Space[Any]]:
+def _spec_of(env: EnvConfig) -> Spec:
+    return Spec.from_spaces(*_spaces_of(env.id, env.arguments()), env.id, env.arguments())
+
+
+def _spaces_of(env_id: str, arguments: Mapping[str, Any]) -> tuple[gym.Space[Any], gym.Space[Any]]:
     """Make the environment once and return its observation and action space."""
-    if not env.id:
-        raise ValueError("env.id='': must name the environment, an SB3 file does not know it")
-    instance = make(env.id, **env.arguments())
+    if not env_id:
+        raise ValueError("env.id='': must name the environment, the policy does not know it")
+    instance = make(env_id, **arguments)
     instance.close()
     return instance.observation_space, instance.action_space

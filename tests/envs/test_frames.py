@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from envs.frames import VIEWS, View, render_frame
+from envs.frames import VIEWS, View, check_drawable, render_frame
 from envs.suites import make, make_vec
 
 
@@ -19,11 +19,23 @@ def test_pictures_show_something(env_id):
         render_frame(env, camera="nowhere")
 
 
-def test_a_model_without_cameras_is_an_error():
-    env = make("PointMaze_UMaze-v3")
+@pytest.mark.parametrize(
+    "env_id", ["PointMaze_UMaze-v3", "Reacher-v5", "Pusher-v5", "InvertedPendulum-v5", "HandReach-v3"]
+)
+def test_a_model_without_cameras_is_shown_whole(env_id):
+    env = make(env_id)
     env.reset(seed=0)
-    with pytest.raises(ValueError, match="PointMaze_UMaze-v3: its model has no camera"):
-        render_frame(env)
+    before = render_frame(env, width=64, height=48).astype(int)
+    assert before.std() > 10
+    for _ in range(5):
+        env.step(env.action_space.high)
+    assert np.abs(render_frame(env, width=64, height=48) - before).max() > 20, "it follows the state"
+
+
+def test_what_is_not_mujoco_cannot_be_drawn():
+    with pytest.raises(ValueError, match="Pendulum-v1: is no MuJoCo environment"):
+        check_drawable(make_vec("Pendulum-v1", 1))
+    check_drawable(make_vec("Hopper-v5", 1))
 
 
 def test_drawing_does_not_disturb_the_simulation():

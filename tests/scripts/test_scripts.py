@@ -12,6 +12,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import h5py
+import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
@@ -76,6 +78,89 @@ def test_train_offline_runs_every_algorithm(datasets: Path, tmp_path: Path, algo
     assert (run / "report.html").stat().st_size > 1000
     call_script("evaluate", f"policy={run}", f"out={tmp_path / 'again'}", *QUICK[2:])
     assert (tmp_path / "again" / "eval.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("env", "expected"),
+    [
+        (["env.task=place_block"], {"task": "place_block"}),
+        (["env.kwargs={max_episode_steps: 20}"], {"max_episode_steps": 20}),
+    ],
+)
+def test_training_evaluates_in_the_datasets_own_environment(
+    tmp_path: Path, env: list[str], expected: dict[str, Any]
+):
+    data = ["data.id=desk/other/tiny-v0", f"data.root={tmp_path}"]
+    call_script("collect_demos", *data, *env, "episodes=2")
+    arguments = ["algo=bc", *data, f"data.cache_root={tmp_path / 'cache'}", f"run.dir={tmp_path / 'run'}"]
+    call_script("train_offline", *arguments, *QUICK)
+    assert (tmp_path / "cache" / "desk").is_dir()
+    content = json.loads((tmp_path / "run" / "eval.json").read_text())
+    assert content["settings"]["env_kwargs"] == expected
+    assert all(row["length"] <= expected.get("max_episode_steps", 60) for row in content["episodes"])
+
+
+@pytest.fixture(scope="module")
+def sac(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny SB3 model.zip and its replay buffer.pkl."""
+    from stable_baselines3 import SAC
+
+    folder = tmp_path_factory.mktemp("sac")
+    model = SAC("MlpPolicy", "Pendulum-v1", policy_kwargs={"net_arch": [4]}, buffer_size=300, device="cpu")
+    model.learn(10)
+    model.save(folder / "model.zip")
+    model.save_replay_buffer(folder / "buffer.pkl")
+    return folder
+
+
+def test_collect_demos_and_evaluate_take_an_sb3_file(sac: Path, tmp_path: Path):
+    model = [f"policy={sac / 'model.zip'}", "trust=true", "env.id=Pendulum-v1"]
+    call_script("collect_demos", *model, "data.id=pendulum/sac-v0", f"data.root={tmp_path}", "episodes=2")
+    assert (tmp_path / "pendulum" / "sac-v0" / "data").is_dir()
+    call_script("evaluate", *model, f"out={tmp_path / 'out'}", "eval.episodes=2")
+    assert (tmp_path / "out" / "eval.json").exists()
+
+
+def robomimic_file(path: Path) -> None:
+    with h5py.File(path, "w") as file:
+        for name in ("obs", "next_obs"):
+            file[f"data/demo_0/{name}/position"] = np.random.default_rng(0).normal(size=(6, 3))
+        file["data/demo_0/actions"] = np.zeros((6, 2))
+        file["data/demo_0/rewards"] = np.eye(6)[-1]
+        file["data/demo_0/dones"] = np.eye(6)[-1]
+
+
+def d4rl_file(path: Path) -> None:
+    """As recorded in Reacher-v5, which nothing in the file says."""
+    with h5py.File(path, "w") as file:
+        file["observations"] = np.random.default_rng(0).normal(size=(6, 10))
+        file["actions"] = np.zeros((6, 2))
+        file["rewards"] = np.ones(6)
+        file["terminals"] = np.zeros(6, bool)
+        file["timeouts"] = np.eye(6, dtype=bool)[-1]
+
+
+@pytest.mark.parametrize(
+    ("file_format", "write", "options", "env"),
+    [
+        ("robomimic", robomimic_file, [], None),
+        ("d4rl", d4rl_file, [], "Reacher-v5"),
+        ("sb3_replay", None, ["trust=true", "env_id=Pendulum-v1"], ""),
+    ],
+)
+def test_import_dataset_reads_every_format_and_it_trains(
+    sac: Path, tmp_path: Path, file_format: str, write: Any, options: list[str], env: str | None
+):
+    """Also without an environment to evaluate in (robomimic), and with one that the file does not name."""
+    path = tmp_path / "file.hdf5" if write else sac / "buffer.pkl"
+    if write:
+        write(path)
+    data = ["data.id=other/set-v0", f"data.root={tmp_path}"]
+    call_script("import_dataset", f"format={file_format}", f"path={path}", *data, *options)
+    place = [f"env.id={env}"] if env else []
+    call_script("train_offline", "algo=bc", *data, *place, f"run.dir={tmp_path / 'run'}", *QUICK)
+    assert (tmp_path / "run" / "policy" / "model.safetensors").exists()
+    assert (tmp_path / "run" / "eval.json").exists() == (env is not None)
 
 
 def test_evaluate_runs_the_expert(tmp_path: Path):

@@ -135,8 +135,10 @@ def test_what_there_is_no_room_for_is_said(run_dir):
     names = {f"train/m{i}": 0.5 for i in range(15)}
     rows = [{"step": step, **names} for step in (1, 2)]
     (run_dir / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    for i in range(5):
-        (run_dir / "videos" / f"copy_{i}.mp4").write_bytes(b"x")
+    evaluation = json.loads((run_dir / "eval.json").read_text())
+    for row in evaluation["episodes"][:6]:
+        row["video"] = "videos/episode_seed_1000.mp4"
+    (run_dir / "eval.json").write_text(json.dumps(evaluation))
     page = write_report(run_dir).read_text()
     assert "3 more metrics (in metrics.jsonl)" in page
     assert "2 more videos (in videos/)" in page
@@ -172,3 +174,10 @@ def test_bad_input(tmp_path, run_dir):
     (run_dir / "metrics.jsonl").write_text("\n".join([lines[0], "nonsense", *lines[1:]]))
     with pytest.raises(ValueError, match="line 2 is not valid JSON"):
         write_report(run_dir)
+
+
+def test_videos_of_other_evaluations_are_left_out(run_dir):
+    (run_dir / "videos" / "episode_seed_7.mp4").write_bytes(b"x")
+    page = write_report(run_dir).read_text()
+    assert page.count("<video") == 1
+    assert "more videos" not in page
