@@ -7,6 +7,7 @@ python -m benchmarks.scores learning_door runs/door/*/eval.json          runs of
 import json
 import sys
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,14 @@ def read(file: Path) -> tuple[tuple[str, str], float, dict[str, Any]]:
     return (algorithm, "ours"), content["overall"]["normalized_score"], settings
 
 
+def verdict(algorithm: str, intervals: Mapping[tuple[str, str], statistics.Interval]) -> str:
+    """Say whether the libraries' intervals for `algorithm` overlap; empty where one of them shows no spread or is missing."""
+    found = [interval for (name, _), interval in intervals.items() if name == algorithm]
+    if len(found) < 2 or any(interval.low is None for interval in found):
+        return ""
+    return "intervals overlap" if statistics.overlap(*found) else "intervals do not overlap"
+
+
 def main(name: str, files: list[Path]) -> None:
     by_method: dict[tuple[str, str], list[float]] = defaultdict(list)
     settings: dict[tuple[str, str], dict[str, Any]] = {}
@@ -33,8 +42,9 @@ def main(name: str, files: list[Path]) -> None:
         method, score, settings[method] = read(file)
         by_method[method].append(score)
     rows = []
+    intervals = {method: statistics.across_seeds(scores).mean for method, scores in by_method.items()}
     for (algorithm, library), scores in sorted(by_method.items()):
-        interval = statistics.across_seeds(scores).mean
+        interval = intervals[algorithm, library]
         rows.append(
             {
                 "algorithm": algorithm,
@@ -43,6 +53,7 @@ def main(name: str, files: list[Path]) -> None:
                 "mean": interval.value,
                 "low": interval.low,
                 "high": interval.high,
+                "verdict": verdict(algorithm, intervals),
                 "settings": settings[algorithm, library],
             }
         )
