@@ -155,5 +155,13 @@ class SquashedGaussianActor(Actor):
         return distribution.rsample(_noise_like(distribution.normal.mean, generator))
 
 
+# What `algo.actor` chooses from, and what a saved policy can be.
+ACTORS: dict[str, type[Actor]] = {
+    "deterministic": DeterministicActor,
+    "gaussian": GaussianActor,
+    "squashed": SquashedGaussianActor,
+}
+
+
 def _noise_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
     return torch.randn(x.shape, generator=generator, device=x.device)

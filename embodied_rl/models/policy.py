@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from embodied_rl.data.types import Spec
-from embodied_rl.models.actors import Actor, DeterministicActor, GaussianActor, SquashedGaussianActor
+from embodied_rl.models.actors import ACTORS, Actor
 from rl_core.config import choice
 
 
@@ -49,12 +49,7 @@ class Normalizer(nn.Module):
         return (obs - self.mean) / self.std
 
 
-# What `ActorPolicy.load` can rebuild, by the class name in config.json.
-ACTORS: dict[str, type[Actor]] = {
-    "DeterministicActor": DeterministicActor,
-    "GaussianActor": GaussianActor,
-    "SquashedGaussianActor": SquashedGaussianActor,
-}
+_BY_CLASS_NAME = {actor.__name__: actor for actor in ACTORS.values()}  # the word in config.json
 
 
 class ActorPolicy:
@@ -100,9 +95,9 @@ class ActorPolicy:
         if not file.is_file():
             raise ValueError(f"{directory}: holds no policy (no config.json)")
         config = json.loads(file.read_text())
-        choice("actor", config["actor"], ACTORS)
+        choice("actor", config["actor"], _BY_CLASS_NAME)
         spec = Spec.from_json(config["spec"])
-        actor = ACTORS[config["actor"]](**config["architecture"])
+        actor = _BY_CLASS_NAME[config["actor"]](**config["architecture"])
         normalizer = Normalizer.identity(spec.obs_dim)
         parts = nn.ModuleDict({"actor": actor, "normalizer": normalizer})
         parts.load_state_dict(load_file(directory / "model.safetensors"))

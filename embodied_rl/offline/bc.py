@@ -11,24 +11,19 @@ Departures: none. Reference results (D4RL -v2, -v1 for door; CORL): halfcheetah-
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from embodied_rl.data.types import Batch, Spec
-from embodied_rl.models.actors import DeterministicActor, GaussianActor, SquashedGaussianActor
+from embodied_rl.models.actors import ACTORS
 from embodied_rl.models.mlp import dropout_masks
 from embodied_rl.models.optim import adam
 from embodied_rl.offline.interfaces import Data, Evaluate
-from rl_core.config import choice, require
+from rl_core.config import choice, require, require_widths
 from rl_core.run import Run
-
-ACTORS: dict[str, type[DeterministicActor] | type[GaussianActor] | type[SquashedGaussianActor]] = {
-    "deterministic": DeterministicActor,
-    "gaussian": GaussianActor,
-    "squashed": SquashedGaussianActor,
-}
 
 
 @dataclass(kw_only=True, slots=True)
@@ -37,21 +32,16 @@ class Config:
 
     batch_size: int = 256
     lr: float = 3e-4
-    actor: str = "deterministic"
+    actor: str = "deterministic"  # deterministic | gaussian | squashed
     dropout: float = 0.0
     hidden: tuple[int, ...] = (256, 256)
 
     def __post_init__(self) -> None:
         """Check ranges."""
         require(self.batch_size >= 1, "algo.batch_size", self.batch_size, "at least 1")
-        require(self.lr > 0, "algo.lr", self.lr, "> 0")
+        require(0 < self.lr < math.inf, "algo.lr", self.lr, "finite and > 0")
         require(0 <= self.dropout < 1, "algo.dropout", self.dropout, "in [0, 1)")
-        require(
-            bool(self.hidden) and min(self.hidden) >= 1,
-            "algo.hidden",
-            self.hidden,
-            "a list of positive widths",
-        )
+        require_widths("algo.hidden", self.hidden)
         choice("algo.actor", self.actor, ACTORS)
 
 

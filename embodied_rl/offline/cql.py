@@ -8,8 +8,11 @@ Per critic i, with K actions each from the uniform distribution, pi(. | s) and p
 
 With `target_gap` the weight is multiplied by a Lagrange variable that holds the bracket at the gap (eq. 30).
 
-Departures: every loss is taken at the parameters before the step, in one backward pass, as SimpleSAC and CORL
-do. The Lagrange variable's loss sees the detached bracket, the policy's loss frozen critics. No warm start by
+Departures: 1) every loss is taken at the parameters before the step, in one backward pass, as SimpleSAC and
+CORL do. 2) Max-backup and the Lagrange variable have SimpleSAC's form: the best of K of the smaller of both
+critics (the authors: the smaller of each critic's own best), and `w (bracket - gap)` as the constraint (the
+authors: `w bracket - gap`). 3) The actor's log_std has a learned scale and offset, as SimpleSAC's. 4) The
+Lagrange variable's loss sees the detached bracket, the policy's loss frozen critics. 5) No warm start by
 cloning.
 
 Reference results (D4RL -v2, CORL, weight 10): halfcheetah-medium 47.0, hopper-medium 59.1, walker2d-medium
@@ -30,7 +33,7 @@ from embodied_rl.models.critics import TwinCritic, polyak, target_copy
 from embodied_rl.models.mlp import INITS
 from embodied_rl.models.optim import adam
 from embodied_rl.offline.interfaces import Data, Evaluate
-from rl_core.config import choice, require
+from rl_core.config import choice, require, require_widths
 from rl_core.distributions import TanhGaussian
 from rl_core.run import Run
 
@@ -56,7 +59,9 @@ class Config:
     log_std_multiplier: float = 1.0
     log_std_offset: float = 0.0
     hidden: tuple[int, ...] = (256, 256, 256)
-    init: str = "torch"  # torch | orthogonal
+    critic_hidden: tuple[int, ...] = ()  # empty: as `hidden`
+    actor_init: str = "torch"  # torch | orthogonal
+    critic_init: str = "torch"  # torch | orthogonal
     out_gain: float | None = None  # of both networks' last layer
 
     def __post_init__(self) -> None:
@@ -64,23 +69,26 @@ class Config:
         for name in ("batch_size", "num_actions"):
             require(getattr(self, name) >= 1, f"algo.{name}", getattr(self, name), "at least 1")
         for name in ("policy_lr", "critic_lr", "cql_temperature"):
-            require(getattr(self, name) > 0, f"algo.{name}", getattr(self, name), "> 0")
+            value = getattr(self, name)
+            require(0 < value < math.inf, f"algo.{name}", value, "finite and > 0")
+        for name in ("log_lagrange_init", "log_std_multiplier", "log_std_offset", "target_gap"):
+            value = getattr(self, name)
+            require(value is None or math.isfinite(value), f"algo.{name}", value, "finite")
         require(0 < self.tau <= 1, "algo.tau", self.tau, "in (0, 1]")
-        weight = self.conservative_weight
-        require(weight >= 0, "algo.conservative_weight", weight, ">= 0")
+        weight, gain = self.conservative_weight, self.out_gain
+        require(0 <= weight < math.inf, "algo.conservative_weight", weight, "finite and >= 0")
+        require(gain is None or 0 < gain < math.inf, "algo.out_gain", gain, "finite and > 0")
         require(
             self.clip_diff_min < self.clip_diff_max,
             "algo.clip_diff_min",
             self.clip_diff_min,
             "< clip_diff_max",
         )
-        require(
-            bool(self.hidden) and min(self.hidden) >= 1,
-            "algo.hidden",
-            self.hidden,
-            "a list of positive widths",
-        )
-        choice("algo.init", self.init, INITS)
+        require_widths("algo.hidden", self.hidden)
+        if self.critic_hidden:
+            require_widths("algo.critic_hidden", self.critic_hidden)
+        for name in ("actor_init", "critic_init"):
+            choice(f"algo.{name}", getattr(self, name), INITS)
 
 
 class Agent(nn.Module):
@@ -94,11 +102,17 @@ class Agent(nn.Module):
             cfg.hidden,
             log_std_multiplier=cfg.log_std_multiplier,
             log_std_offset=cfg.log_std_offset,
-            init=cfg.init,
+            init=cfg.actor_init,
             out_gain=cfg.out_gain,
             generator=generator,
         )
-        self.critic = TwinCritic(*dims, cfg.hidden, init=cfg.init, out_gain=cfg.out_gain, generator=generator)
+        self.critic = TwinCritic(
+            *dims,
+            cfg.critic_hidden or cfg.hidden,
+            init=cfg.critic_init,
+            out_gain=cfg.out_gain,
+            generator=generator,
+        )
         self.target_critic = target_copy(self.critic)
         self.log_alpha = nn.Parameter(torch.zeros((), device=device))
         self.log_lagrange = nn.Parameter(torch.tensor(cfg.log_lagrange_init, device=device))

@@ -17,25 +17,21 @@ dropout 0.1.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from embodied_rl.data.types import Batch, Spec
-from embodied_rl.models.actors import DeterministicActor, GaussianActor
+from embodied_rl.models.actors import ACTORS
 from embodied_rl.models.critics import TwinCritic, ValueNet, polyak, target_copy
 from embodied_rl.models.mlp import INITS, dropout_masks
 from embodied_rl.models.optim import adam
 from embodied_rl.offline.interfaces import Data, Evaluate
-from rl_core.config import choice, require
+from rl_core.config import choice, require, require_widths
 from rl_core.run import Run
 from rl_core.schedules import cosine, set_lr
-
-ACTORS: dict[str, type[GaussianActor] | type[DeterministicActor]] = {
-    "gaussian": GaussianActor,
-    "deterministic": DeterministicActor,
-}
 
 
 @dataclass(kw_only=True, slots=True)
@@ -50,7 +46,7 @@ class Config:
     expectile: float = 0.7  # tau in eq. 5; 0.5 is the mean, towards 1 the maximum over the data's actions
     temperature: float = 3.0  # beta in eq. 7; 0 is behaviour cloning
     max_weight: float = 100.0
-    actor: str = "gaussian"
+    actor: str = "gaussian"  # gaussian | deterministic
     dropout: float = 0.0  # in the actor
     hidden: tuple[int, ...] = (256, 256)
     init: str = "orthogonal"  # orthogonal (the authors) | torch
@@ -58,20 +54,17 @@ class Config:
     def __post_init__(self) -> None:
         """Check ranges."""
         require(self.batch_size >= 1, "algo.batch_size", self.batch_size, "at least 1")
-        for name in ("lr", "actor_lr", "max_weight"):
-            require(getattr(self, name) > 0, f"algo.{name}", getattr(self, name), "> 0")
+        for name in ("lr", "actor_lr"):
+            value = getattr(self, name)
+            require(0 < value < math.inf, f"algo.{name}", value, "finite and > 0")
+        require(self.max_weight > 0, "algo.max_weight", self.max_weight, "> 0")
         require(0 < self.tau <= 1, "algo.tau", self.tau, "in (0, 1]")
         require(0 < self.expectile < 1, "algo.expectile", self.expectile, "in (0, 1)")
-        require(self.temperature >= 0, "algo.temperature", self.temperature, ">= 0")
+        require(0 <= self.temperature < math.inf, "algo.temperature", self.temperature, "finite and >= 0")
         require(0 <= self.dropout < 1, "algo.dropout", self.dropout, "in [0, 1)")
-        require(
-            bool(self.hidden) and min(self.hidden) >= 1,
-            "algo.hidden",
-            self.hidden,
-            "a list of positive widths",
-        )
+        require_widths("algo.hidden", self.hidden)
         choice("algo.actor_schedule", self.actor_schedule, ["cosine", "constant"])
-        choice("algo.actor", self.actor, ACTORS)
+        choice("algo.actor", self.actor, ["gaussian", "deterministic"])
         choice("algo.init", self.init, INITS)
 
 

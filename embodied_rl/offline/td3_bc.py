@@ -11,6 +11,7 @@ walker2d-medium 82.7.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -22,7 +23,7 @@ from embodied_rl.models.actors import DeterministicActor
 from embodied_rl.models.critics import TwinCritic, polyak, target_copy
 from embodied_rl.models.optim import adam
 from embodied_rl.offline.interfaces import Data, Evaluate
-from rl_core.config import require
+from rl_core.config import require, require_widths
 from rl_core.run import Run
 
 
@@ -45,16 +46,13 @@ class Config:
         for name in ("batch_size", "policy_delay"):
             require(getattr(self, name) >= 1, f"algo.{name}", getattr(self, name), "at least 1")
         for name in ("actor_lr", "critic_lr"):
-            require(getattr(self, name) > 0, f"algo.{name}", getattr(self, name), "> 0")
+            value = getattr(self, name)
+            require(0 < value < math.inf, f"algo.{name}", value, "finite and > 0")
         for name in ("policy_noise", "noise_clip", "alpha"):
-            require(getattr(self, name) >= 0, f"algo.{name}", getattr(self, name), ">= 0")
+            value = getattr(self, name)
+            require(0 <= value < math.inf, f"algo.{name}", value, "finite and >= 0")
         require(0 < self.tau <= 1, "algo.tau", self.tau, "in (0, 1]")
-        require(
-            bool(self.hidden) and min(self.hidden) >= 1,
-            "algo.hidden",
-            self.hidden,
-            "a list of positive widths",
-        )
+        require_widths("algo.hidden", self.hidden)
 
 
 class Agent(nn.Module):

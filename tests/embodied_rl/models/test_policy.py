@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from embodied_rl.data.types import Spec
-from embodied_rl.models.actors import DeterministicActor, GaussianActor, SquashedGaussianActor
-from embodied_rl.models.policy import ACTORS, ActorPolicy, Normalizer
+from embodied_rl.models.actors import ACTORS, DeterministicActor, GaussianActor, SquashedGaussianActor
+from embodied_rl.models.policy import ActorPolicy, Normalizer
 
 OBS = {"observation": np.linspace(-2, 2, 20, dtype=np.float32).reshape(4, 5)}
 
@@ -50,7 +50,7 @@ def test_actions_are_in_environment_units_and_bounds(name):
 
 
 def test_the_normaliser_is_applied():
-    policy = make("DeterministicActor")
+    policy = make("deterministic")
     normalised = (torch.from_numpy(OBS["observation"]) - torch.arange(5.0)) / 2.0
     expected = policy.actor.act(normalised, True).detach().numpy()
     np.testing.assert_allclose(policy.act(OBS), expected * [2.0, 0.5] + [0.0, 0.5], rtol=1e-6)
@@ -59,7 +59,7 @@ def test_the_normaliser_is_applied():
 def test_load_names_what_is_wrong(tmp_path):
     with pytest.raises(ValueError, match="holds no policy"):
         ActorPolicy.load(tmp_path)
-    make("GaussianActor").save(tmp_path)
+    make("gaussian").save(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "actor": "GausianActor"}))
     with pytest.raises(ValueError, match="did you mean 'GaussianActor'"):
