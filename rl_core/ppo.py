@@ -107,9 +107,8 @@ def ppo_update(
         order = torch.randperm(len(rollout), generator=generator, device=generator.device)
         for index in order.to(rollout.log_prob.device).tensor_split(num_minibatches):
             loss, stats = ppo_loss(evaluate, rollout[index], config)
-            if (
-                math.isfinite(config.target_kl) and not stats["approx_kl"] <= config.target_kl
-            ):  # NaN stops too
+            # `not <=` instead of `>`: a NaN stops too
+            if math.isfinite(config.target_kl) and not stats["approx_kl"] <= config.target_kl:
                 return _summary(history, stats, rollout)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]

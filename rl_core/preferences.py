@@ -1,9 +1,9 @@
 """Learning from preferences: reward-model losses on scores, and the DPO family on log-probabilities.
 
 All losses are elementwise, one number per comparison. A member of the DPO family is a score times a loss.
-Score: the log ratio `log pi - log pi_ref` of a whole response (reverse KL), or `forward_kl_score`,
-`js_score`, `alpha_score` of it; over the number of tokens where length-normalised; reference-free members
-use `log pi`.
+Score: the log ratio `log pi - log pi_ref` of a whole response (reverse KL), or, in losses of the difference
+alone, `forward_kl_score`, `js_score`, `alpha_score` of it; over the number of tokens where length-normalised;
+reference-free members use `log pi`.
 
     member   score                loss
     DPO      log ratio            sigmoid_loss
@@ -15,7 +15,7 @@ use `log pi`.
     CPO      log pi               smoothed_loss + alpha * negative log-likelihood of the chosen
     ORPO     log pi / tokens      negative log-likelihood of the chosen + lambda * odds_ratio_loss
 
-Where TRL has the loss the definition is the same; a parity test compares the numbers.
+Where TRL (1.16) has the loss the definition is the same; a parity test compares the numbers.
 """
 
 from __future__ import annotations
@@ -69,7 +69,10 @@ def centering_loss(chosen: Tensor, rejected: Tensor) -> Tensor:
 def forward_kl_score(ratio: Tensor) -> Tensor:
     """`1 - exp(-ratio)` of a log ratio `[...]`: DPO under the forward KL (f-DPO, arXiv:2309.16240).
 
-    The scores are derivatives f' of the divergence's generator, 0 where policy and reference agree.
+    The scores are derivatives f' of the divergence's generator, 0 where policy and reference agree. They are
+    TRL's from 1.16 on; 1.10 leaves out the constant. Only the difference of two is defined (f-DPO's
+    normaliser cancels there), so they belong into losses of `chosen - rejected`, not into `nca_loss`,
+    `bco_pair_loss`, `sppo_loss`, `apo_zero_loss`, `apo_down_loss`, `kto_loss` or `bco_loss`.
     """
     return -torch.expm1((-ratio).clamp(max=MAX_EXPONENT))
 

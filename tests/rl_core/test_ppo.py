@@ -1,6 +1,7 @@
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -9,6 +10,7 @@ from torch import nn
 from rl_core import ppo
 from rl_core.advantages import gae
 from rl_core.distributions import DiagonalGaussian, MaskedCategorical
+from tests.reference import ppo as twin
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -119,6 +121,30 @@ def test_first_minibatch_by_hand():
     assert stats["policy_loss"].item() == pytest.approx(0.0, abs=1e-6)
     assert stats["approx_kl"].item() == pytest.approx(0.0, abs=1e-6)
     assert loss.item() == pytest.approx((0.5 * value_loss - 0.1 * math.log(4)).item(), abs=1e-5)
+
+
+@pytest.mark.parametrize("value_clip", [0.2, math.inf])
+def test_loss_equals_the_twin(value_clip):
+    rng = np.random.default_rng(0)
+    names = ("log_prob", "entropy", "value", "old_log_prob", "old_value", "advantage", "returns")
+    numbers = {name: rng.normal(scale=0.4, size=(6, 5)) for name in names}
+    mask = rng.random((6, 5)) < 0.7
+    config = ppo.Config(clip_high=0.3, value_clip=value_clip, value_coef=0.7, entropy_coef=0.05)
+    tensors = {name: torch.from_numpy(x) for name, x in numbers.items()}
+    now = ppo.Evaluation(**{name: tensors[name] for name in ("log_prob", "entropy", "value")})
+    rows = ppo.Rollout(
+        inputs={},
+        log_prob=tensors["old_log_prob"],
+        value=tensors["old_value"],
+        advantage=tensors["advantage"],
+        returns=tensors["returns"],
+        mask=torch.from_numpy(mask),
+    )
+    loss, stats = ppo.ppo_loss(lambda _: now, rows, config)
+    expected_loss, expected = twin.ppo_loss(**numbers, mask=mask, config=config)
+    assert loss.item() == pytest.approx(expected_loss, abs=1e-9)
+    assert {name: x.item() for name, x in stats.items()} == pytest.approx(expected, abs=1e-9)
+    assert 0 < expected["clip_fraction"] < 1
 
 
 def test_masked_tokens_change_nothing():

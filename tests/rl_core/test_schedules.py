@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rl_core import schedules
+from tests.reference import schedules as twin
 
 
 def test_by_hand():
-    assert schedules.constant(7, 0.3) == 0.3
     assert [schedules.linear(s, 1.0, 0.2, 4) for s in (0, 1, 4, 9)] == pytest.approx([1.0, 0.8, 0.2, 0.2])
     halfway = 0.2 + 0.4 * (1 + math.cos(math.pi / 4))
     assert [schedules.cosine(s, 1.0, 0.2, 4) for s in (0, 1, 2, 4, 9)] == pytest.approx(
@@ -20,10 +20,12 @@ def test_by_hand():
 
 
 @given(step=st.integers(0, 1000), start=st.floats(-5, 5), end=st.floats(-5, 5), duration=st.integers(1, 500))
-def test_stays_between_its_ends(step, start, end, duration):
-    for schedule in (schedules.linear, schedules.cosine):
-        value = schedule(step, start, end, duration)
+def test_equals_the_twin(step, start, end, duration):
+    for name in ("linear", "cosine"):
+        value = getattr(schedules, name)(step, start, end, duration)
+        assert value == pytest.approx(getattr(twin, name)(step, start, end, duration), abs=1e-9)
         assert min(start, end) - 1e-9 <= value <= max(start, end) + 1e-9
+    assert schedules.warmup(step, duration) == pytest.approx(twin.linear(step, 0.0, 1.0, duration))
 
 
 def test_no_duration_is_an_error():

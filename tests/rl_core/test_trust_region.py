@@ -9,6 +9,7 @@ from rl_core import trust_region
 from rl_core.distributions import MaskedCategorical
 from rl_core.kl import categorical_kl
 from rl_core.policy_losses import surrogate, token_ratio
+from tests.reference import trust_region as twin
 
 
 @given(size=st.integers(1, 12), seed=st.integers(0, 1000))
@@ -37,6 +38,37 @@ def test_fisher_of_a_softmax_by_hand():
     p = log_probs.detach().exp()
     v = torch.tensor([1.0, 2.0, -3.0], dtype=torch.float64)
     assert torch.allclose(product(v), p * v - p * (p @ v) + 0.25 * v)
+
+
+@pytest.mark.parametrize(
+    ("max_kl", "accept_ratio", "scale"),
+    [(0.5, 0.1, 1.0), (0.01, 0.1, 0.5), (2.0, 0.8, 0.5), (0.5, 5.0, 0.0)],
+    ids=["whole step", "halved for the KL", "halved for the improvement", "refused"],
+)
+def test_step_equals_the_twin(max_kl, accept_ratio, scale):
+    """A softmax policy, linear in its features."""
+    rng = np.random.default_rng(0)
+    features, weights = rng.normal(size=(40, 3)), 0.3 * rng.normal(size=(4, 3))
+    arms, advantage = rng.integers(0, 4, 40), rng.normal(size=40)
+    settings = {"max_kl": max_kl, "accept_ratio": accept_ratio, "damping": 1e-3, "cg_iterations": 50}
+    config = trust_region.Config(**settings)
+    expected, expected_scale = twin.trpo_step(weights, features, arms, advantage, config)
+
+    policy, x = nn.Parameter(torch.from_numpy(weights.copy())), torch.from_numpy(features)
+    old = (x @ policy.T).log_softmax(-1).detach()
+    taken = torch.from_numpy(arms)[:, None]
+
+    def objective():
+        log_prob = (x @ policy.T).log_softmax(-1).gather(1, taken)[:, 0]
+        ratio = token_ratio(log_prob, old.gather(1, taken)[:, 0])
+        return -surrogate(ratio, torch.from_numpy(advantage)).mean()
+
+    def kl():
+        return categorical_kl(old, (x @ policy.T).log_softmax(-1)).mean()
+
+    stats = trust_region.trpo_step([policy], objective, kl, config)
+    np.testing.assert_allclose(policy.detach(), expected, rtol=1e-4, atol=1e-5)
+    assert stats["step_scale"].item() == expected_scale == scale
 
 
 class Bandit:
