@@ -30,8 +30,23 @@ def members(critic) -> list[Critic]:
     return [member(i) for i in range(len(critic.weights[0]))]
 
 
+def imitation(actor, kind: str, s: Tensor, a: Tensor) -> Tensor:
+    """Distance of one action to the policy: squared error, or negative log density."""
+    if kind == "deterministic":
+        return sum((x - y) ** 2 for x, y in zip(torch.tanh(actor.net(s)), a, strict=True))
+    if kind == "gaussian":
+        return -Normal(torch.tanh(actor.net(s)), actor.log_std.clamp(-5, 2).exp()).log_prob(a).sum()
+    return -tanh_normal(actor, s).log_prob(a).sum()
+
+
+def bc(batch, actor, kind: str) -> Tensor:
+    """Mean distance of the data's actions."""
+    rows = zip(batch.obs, batch.action, strict=True)
+    return sum(imitation(actor, kind, s, a) for s, a in rows) / len(batch.obs)
+
+
 def iql(batch, critics, targets, value, actor, cfg) -> tuple[Tensor, Tensor, Tensor]:
-    """Value, critic and Gaussian-actor loss."""
+    """Value, critic and actor loss."""
     value_loss = q_loss = actor_loss = torch.zeros(())
     rows = len(batch.reward)
     for i in range(rows):
@@ -43,9 +58,7 @@ def iql(batch, critics, targets, value, actor, cfg) -> tuple[Tensor, Tensor, Ten
         for q in critics:
             q_loss = q_loss + (q(s, a) - y) ** 2 / rows
         weight = min(math.exp(cfg.temperature * u.item()), cfg.max_weight)
-        std = actor.log_std.clamp(-5, 2).exp()
-        log_prob = Normal(torch.tanh(actor.net(s)), std).log_prob(a).sum()
-        actor_loss = actor_loss - weight * log_prob / rows
+        actor_loss = actor_loss + weight * imitation(actor, cfg.actor, s, a) / rows
     return value_loss, q_loss, actor_loss
 
 

@@ -36,7 +36,8 @@ class Rows:
         self.calls += 1
         if self.calls == self.fail_at:
             raise RuntimeError("power cut")
-        index = torch.randint(len(self.rows.reward), (batch_size,), generator=generator)
+        device = generator.device
+        index = torch.randint(len(self.rows.reward), (batch_size,), generator=generator, device=device)
         return self.rows.map(lambda x: x[index])
 
 
@@ -80,16 +81,11 @@ def bandit() -> Rows:
 
 @pytest.fixture
 def train(tmp_path):
-    """Train a module for a few steps: `train(module, cfg, data, steps=..., resume=..., name=...)`."""
+    """Train a module for a few steps: `train(module, cfg, data, steps=..., name=..., <run options>)`."""
 
-    def go(module, cfg, data, *, steps, resume=False, name="run"):
+    def go(module, cfg, data, *, steps, name="run", **options):
         settings = run.Config(
-            dir=str(tmp_path / name),
-            steps=steps,
-            device="cpu",
-            checkpoint_every=2,
-            resume=resume,
-            tensorboard=False,
+            dir=str(tmp_path / name), steps=steps, **{"device": "cpu", "tensorboard": False, **options}
         )
         with run.Run(settings, config=cfg) as this_run:
             return module.train(cfg, data, this_run, lambda agent: {"calls": float(agent.training)})

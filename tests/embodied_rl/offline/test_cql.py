@@ -22,6 +22,7 @@ VARIANTS = {
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_updates_equal_the_reference(variant, batch, spec, clone):
     cfg = cql.Config(**{"hidden": (16, 16), "num_actions": 4, **VARIANTS[variant]})
+    batch = batch.map(lambda x: x[:8])
     generator = torch.Generator().manual_seed(0)
     agent = cql.Agent(cfg, spec, generator)
     twin = clone(cql, cfg, spec, agent)
@@ -72,6 +73,18 @@ def test_conservative_gap_by_hand():
     assert plain[1].item() == pytest.approx(math.log(3))
     clipped = cql.conservative_gap(q_all, log_q, cql.Config(clip_diff_max=0.5))
     assert clipped.tolist() == [0.5, 0.5]
+
+
+def test_actor_and_critics_have_their_own_layers_and_initialisation(spec):
+    cfg = cql.Config(hidden=(8, 8), critic_hidden=(16,), critic_init="orthogonal", out_gain=0.01)
+    agent = cql.Agent(cfg, spec, torch.Generator().manual_seed(0))
+    assert agent.actor.architecture["hidden"] == [8, 8]
+    assert [weight.shape[1:] for weight in agent.critic.weights] == [(5, 16), (16, 1)]
+    first = agent.critic.weights[0][0].detach()  # [in, out]
+    torch.testing.assert_close(first @ first.T, 2.0 * torch.eye(5))
+    assert agent.actor.net.layers[0].bias.any()  # orthogonal would be 0
+    same = cql.Agent(cql.Config(hidden=(8, 8)), spec, torch.Generator().manual_seed(0))
+    assert [weight.shape[2] for weight in same.critic.weights] == [8, 8, 1]
 
 
 @pytest.mark.parametrize(("gap", "rises"), [(-100.0, True), (100.0, False)])
