@@ -32,7 +32,7 @@ def require(ok: bool, field: str, value: object, accepted: str) -> None:
 
 
 def require_widths(field: str, value: Sequence[int]) -> None:
-    """Raise a ValueError unless `value`, the widths of a network's hidden layers, has one and all are >= 1."""
+    """Raise a ValueError unless `value`, widths of hidden layers, holds at least one, and all are >= 1."""
     require(bool(value) and min(value) >= 1, field, value, "a list of positive widths")
 
 
