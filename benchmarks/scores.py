@@ -28,7 +28,7 @@ def read(file: Path) -> tuple[tuple[str, str], float, dict[str, Any]]:
 
 
 def verdict(algorithm: str, intervals: Mapping[tuple[str, str], statistics.Interval]) -> str:
-    """Say whether the libraries' intervals for `algorithm` overlap; empty where one of them shows no spread or is missing."""
+    """Say whether both libraries' intervals for `algorithm` overlap; empty where one is missing."""
     found = [interval for (name, _), interval in intervals.items() if name == algorithm]
     if len(found) < 2 or any(interval.low is None for interval in found):
         return ""

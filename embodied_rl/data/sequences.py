@@ -12,6 +12,7 @@ from embodied_rl.data.episodes import Episodes
 from embodied_rl.data.rewards import returns_to_go
 from embodied_rl.data.storage import RESIDENCY
 from rl_core.config import choice, did_you_mean, require
+from rl_core.progress import counting
 
 
 @dataclass(kw_only=True, slots=True)
@@ -58,7 +59,7 @@ class Sequences:
         stored["/action"] = episodes.actions
         self._stored: dict[str, np.ndarray] | dict[str, Tensor] = stored
         if cfg.residency == "device":
-            self._stored = {key: self._to_device(np.array(value)) for key, value in stored.items()}
+            self._stored = self._resident(stored)
         self._reward = self._to_device(np.array(episodes.rewards))
         self._return_to_go = self._to_device(returns_to_go(episodes, cfg.gamma))
         self._offsets = self._to_device(episodes.step_offsets)
@@ -90,6 +91,14 @@ class Sequences:
             timestep=steps - self._offsets[episode][:, None],
             episode=episode,
         )
+
+    def _resident(self, stored: dict[str, np.ndarray]) -> dict[str, Tensor]:
+        result = {}
+        with counting("filling the device", len(stored)) as progress:
+            for key, value in stored.items():
+                result[key] = self._to_device(np.array(value))
+                progress(len(result))
+        return result
 
     def _take(self, key: str, index: Tensor) -> Tensor:
         value = self._stored[key]

@@ -177,6 +177,12 @@ def test_evaluate_runs_the_expert(tmp_path: Path):
     assert json.loads((tmp_path / "eval.json").read_text())["overall"]["pc_success"] == 100.0
 
 
+def test_evaluations_of_two_policies_do_not_mix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    call_script("evaluate", "policy=expert", "eval.episodes=1", "eval.videos=0")
+    assert (tmp_path / "runs" / "evaluate" / "expert" / "eval.json").exists()
+
+
 def test_import_dataset_reads_the_door_demonstrations(tmp_path: Path):
     demos = ROOT.parent / "shared" / "data" / "adroit-door-human" / "demos.npz"
     if not demos.exists():

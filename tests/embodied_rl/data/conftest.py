@@ -1,5 +1,7 @@
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 
 import gymnasium as gym
 import numpy as np
@@ -63,3 +65,20 @@ def write(tmp_path: Path) -> Callable[..., list[dict]]:
         return episodes
 
     return write
+
+
+@pytest.fixture
+def bars(monkeypatch: pytest.MonkeyPatch) -> Callable[[ModuleType], dict[str, tuple[int, int]]]:
+    """Replace the progress bars of a module; they end up in the dict returned, name -> (done, total)."""
+
+    def watch(module: ModuleType) -> dict[str, tuple[int, int]]:
+        seen: dict[str, tuple[int, int]] = {}
+
+        @contextmanager
+        def counting(name: str, total: int) -> Iterator[Callable[[int], None]]:
+            yield lambda done: seen.update({name: (done, total)})
+
+        monkeypatch.setattr(module, "counting", counting)
+        return seen
+
+    return watch

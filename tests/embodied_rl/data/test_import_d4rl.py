@@ -1,3 +1,5 @@
+import sys
+
 import h5py
 import numpy as np
 import pytest
@@ -36,8 +38,10 @@ def qlearning_dataset(file):
     return rows
 
 
-def test_transitions_are_those_of_d4rl(path, tmp_path):
+def test_transitions_are_those_of_d4rl(path, tmp_path, bars):
+    seen = bars(sys.modules[import_d4rl.__module__])
     assert import_d4rl(path, ID, tmp_path) == 3
+    assert seen == {"importing": (10, 10)}
     episodes = minari_io.load(ID, tmp_path)
     assert episodes.lengths.tolist() == [3, 3, 2]
     with h5py.File(path) as file:

@@ -1,11 +1,11 @@
+from contextlib import nullcontext
 from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
 import pytest
 
-from embodied_rl.data import minari_io
-from embodied_rl.data.import_door import import_door_demonstrations
+from embodied_rl.data import import_door, minari_io
 
 DEMOS = Path(__file__).parents[4] / "shared" / "data" / "adroit-door-human" / "demos.npz"
 ID = "door/human-v0"
@@ -18,7 +18,11 @@ def root(tmp_path_factory):
     if not DEMOS.exists():
         pytest.skip(f"the door demonstrations are not at {DEMOS}")
     root = tmp_path_factory.mktemp("datasets")
-    assert import_door_demonstrations(DEMOS, ID, root) == 25
+    progress = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(import_door, "counting", lambda name, total: nullcontext(progress.append))
+        assert import_door.import_door_demonstrations(DEMOS, ID, root) == 25
+    assert progress == list(range(1, 26))
     return root
 
 
@@ -57,9 +61,9 @@ def test_replay_from_the_repaired_state_follows_the_recording(root):
 def test_other_files_are_refused(tmp_path):
     np.savez(tmp_path / "other.npz", observations=np.zeros(3))
     with pytest.raises(ValueError, match=r"\['actions', .* are missing"):
-        import_door_demonstrations(tmp_path / "other.npz", ID, tmp_path)
+        import_door.import_door_demonstrations(tmp_path / "other.npz", ID, tmp_path)
     whole = (tmp_path / "other.npz").read_bytes()
     for content in (b"not an archive", b"", whole[: len(whole) // 2]):
         (tmp_path / "bad.npz").write_bytes(content)
         with pytest.raises(ValueError, match="not a readable"):
-            import_door_demonstrations(tmp_path / "bad.npz", ID, tmp_path)
+            import_door.import_door_demonstrations(tmp_path / "bad.npz", ID, tmp_path)

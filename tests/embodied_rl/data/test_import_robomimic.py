@@ -1,3 +1,5 @@
+import sys
+
 import h5py
 import numpy as np
 import pytest
@@ -32,8 +34,10 @@ def path(tmp_path):
     return path
 
 
-def test_demonstrations_in_the_order_of_their_numbers(path, tmp_path):
+def test_demonstrations_in_the_order_of_their_numbers(path, tmp_path, bars):
+    seen = bars(sys.modules[import_robomimic.__module__])
     assert import_robomimic(path, ID, tmp_path) == 3
+    assert seen == {"importing": (3, 3)}
     episodes = minari_io.load(ID, tmp_path)
     assert episodes.lengths.tolist() == [5, 4, 3]
     assert episodes.metadata["robomimic_env_args"] == '{"env_name": "Lift", "type": 1}'

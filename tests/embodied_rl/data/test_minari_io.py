@@ -45,7 +45,7 @@ def test_every_episode_comes_back_and_is_mapped(write, tmp_path):
 
 
 @pytest.mark.parametrize("data_format", ["hdf5", "arrow", "parquet"])
-def test_datasets_minari_wrote(data_format, tmp_path, monkeypatch):
+def test_datasets_minari_wrote(data_format, tmp_path, monkeypatch, bars):
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     rng = np.random.default_rng(0)
     buffers = [
@@ -63,7 +63,9 @@ def test_datasets_minari_wrote(data_format, tmp_path, monkeypatch):
         minari.create_dataset_from_buffers(
             ID, buffers, observation_space=BOX, action_space=TWO_FLOATS, data_format=data_format
         )
+    seen = bars(minari_io.hdf5_reader if data_format == "hdf5" else minari_io)
     same(minari_io.load(ID), [vars(buffer) for buffer in buffers])
+    assert seen == {"reading the dataset": (3, 3)}
 
 
 def test_second_load_reads_only_the_cache(write, tmp_path, monkeypatch):

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 
-from embodied_rl.data import minari_io
+from embodied_rl.data import minari_io, sequences
 from embodied_rl.data.sequences import Config, Sequences
 
 ID = "test/data-v0"
@@ -46,3 +46,10 @@ def test_bad_config(write, tmp_path):
     write()
     with pytest.raises(ValueError, match="did you mean 'observation'"):
         Sequences(minari_io.load(ID, tmp_path), Config(obs_keys=("observaton",)))
+
+
+def test_filling_shows_how_far_it_is(write, tmp_path, bars):
+    seen = bars(sequences)
+    write()
+    Sequences(minari_io.load(ID, tmp_path), Config())
+    assert seen == {"filling the device": (2, 2)}

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from embodied_rl.data import minari_io
+from embodied_rl.data import minari_io, statistics, storage
 from embodied_rl.data.transitions import Config, Transitions
 
 ID = "test/data-v0"
@@ -168,3 +168,11 @@ def test_config_errors_name_the_field(changes, message):
 def test_reward_numbers_must_be_finite(name):
     with pytest.raises(ValueError, match=rf"data.{name}=nan: must be finite"):
         Config(**{name: float("nan")})
+
+
+def test_filling_and_statistics_show_how_far_they_are(write, tmp_path, bars):
+    filled, counted = bars(storage), bars(statistics)
+    write()
+    Transitions(minari_io.load(ID, tmp_path), config(normalize_obs=True))
+    assert filled == {"filling the device": (18, 18)}, "actions come last"
+    assert counted == {"observation statistics": (23, 23)}

@@ -1,3 +1,5 @@
+from contextlib import nullcontext
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from embodied_rl.data.minari_io import load
 from embodied_rl.data.recorder import Info, Recorder
 from embodied_rl.eval.rollout import evaluate
+from embodied_rl.models import sb3
 from embodied_rl.models.sb3 import SB3Policy, load_replay_buffer, replay_episodes, replay_to_minari
 from envs.suites import make_vec
 
@@ -222,7 +225,9 @@ def test_memory_optimised_buffer(size, steps):
             assert_same(ours, {**short, "terminated": False})
 
 
-def test_replay_buffer_becomes_a_dataset(sac, tmp_path):
+def test_replay_buffer_becomes_a_dataset(sac, tmp_path, monkeypatch):
+    progress = []
+    monkeypatch.setattr(sb3, "counting", lambda name, total: nullcontext(progress.append))
     _, folder = sac
     buffer = load_replay_buffer(folder / "buffer.pkl", trust=True)
     info = Info(
@@ -232,6 +237,7 @@ def test_replay_buffer_becomes_a_dataset(sac, tmp_path):
     )
     with Recorder("pendulum/replay-v0", info, tmp_path) as recorder:
         replay_to_minari(buffer, recorder)
+    assert progress == [200, 300]
     episodes = load("pendulum/replay-v0", tmp_path)
     assert episodes.lengths.tolist() == [200, 100]
     assert np.flatnonzero(episodes.truncations).tolist() == [199, 299]
