@@ -75,7 +75,9 @@ def render_frame(
 
 def check_drawable(env: gym.Env | VectorEnv) -> None:
     """Raise a ValueError for environments without MuJoCo, and for those that run in other processes."""
-    _simulation(env, 0)
+    raw = _simulation(env, 0)
+    if raw.model.ncam == 0:
+        _with_any_camera(raw.fullpath)  # PointMaze's file is a temporary one, and may be gone
 
 
 def _simulation(env: gym.Env | VectorEnv, index: int) -> Any:

@@ -112,6 +112,8 @@ class Recorder:
             console.print(f"stopped: {self._id} holds the {self.num_episodes} episodes recorded so far")
         else:
             self.discard()
+            if kind is _Stopped:
+                console.print(f"stopped: {self._id} is left as it was")
 
     def add_episode(
         self,

@@ -36,6 +36,10 @@ def test_what_is_not_mujoco_cannot_be_drawn():
     with pytest.raises(ValueError, match="Pendulum-v1: is no MuJoCo environment"):
         check_drawable(make_vec("Pendulum-v1", 1))
     check_drawable(make_vec("Hopper-v5", 1))
+    maze = make("PointMaze_UMaze-v3")
+    maze.unwrapped.point_env.fullpath = "gone.xml"
+    with pytest.raises(ValueError, match=r"gone\.xml"):
+        check_drawable(maze)
 
 
 def test_drawing_does_not_disturb_the_simulation():

@@ -168,7 +168,7 @@ def test_an_interrupt_within_an_episode_drops_it(tmp_path, monkeypatch):
         assert list(file) == ["episode_0"]
 
 
-def test_an_interrupt_does_not_replace_a_whole_dataset(write, tmp_path):
+def test_an_interrupt_does_not_replace_a_whole_dataset(write, tmp_path, capsys):
     def interrupt():
         with Recorder(ID, Info(**INFO), tmp_path, overwrite=True) as recorder:
             recorder.add_episode(**episode())
@@ -178,4 +178,5 @@ def test_an_interrupt_does_not_replace_a_whole_dataset(write, tmp_path):
     with pytest.raises(SystemExit):
         interrupt()
     assert minari_io.load(ID, tmp_path).num_episodes == 5
+    assert "left as it was" in capsys.readouterr().err
     assert not list((tmp_path / "test").glob(".tmp-*"))
