@@ -119,14 +119,12 @@ def test_bf16_trains_the_same_parameters(name, batch, spec):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "backend"), [("td3_bc", "aot_eager"), ("iql", "inductor"), ("cql_lagrange", "aot_eager")]
-)
-def test_compiled_equals_eager(name, backend, batch, spec):
-    """Tracing is what an update can break; generating the code, which takes longest, is tested on one."""
+@pytest.mark.parametrize("name", ["td3_bc", "iql", "cql_lagrange"])
+def test_compiled_equals_eager(name, batch, spec):
+    """Tracing is what an update can break; generating code for the trace would take a minute each."""
     module, cfg = SMALL[name]
     eager = updated(module, cfg, spec, batch, lambda update: update)
-    compiled = updated(module, cfg, spec, batch, functools.partial(torch.compile, backend=backend))
+    compiled = updated(module, cfg, spec, batch, functools.partial(torch.compile, backend="aot_eager"))
     for ours, theirs in zip(eager, compiled, strict=True):
         assert_close(ours, theirs)
 
