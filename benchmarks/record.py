@@ -132,6 +132,7 @@ def _score_line(score: dict[str, Any]) -> str:
     if score["low"] is not None:
         interval += f" [{score['low']:.4g}, {score['high']:.4g}]"
     settings = ", ".join(f"{key} {value}" for key, value in score["settings"].items())
+    settings += f"; {score['verdict']}" if score["verdict"] else ""
     each = ", ".join(f"{value:g}" for value in score["scores"])
     return f"| {score['algorithm']} | {score['library']} | {interval} | {each} | {settings} |"
 
