@@ -3,10 +3,10 @@
 python -m benchmarks.scores learning_hopper runs/hopper/cells/*.json     cells of learning_offline.py
 python -m benchmarks.scores learning_door runs/door/*/eval.json          runs of scripts/train_offline.py
 
-The door runs, for the seeds 0, 1, 2, on the demonstrations imported as door/human-v0; scores are D4RL-normalised:
+The door runs, for the seeds 0, 1, 2, on the demonstrations imported as door/human-v0; scores as in D4RL:
 
-python scripts/train_offline.py algo=bc data.id=door/human-v0 run.steps=10000 eval.episodes=50 eval.num_envs=10 \\
-    run.seed=0 run.dir=runs/door/bc-0
+python scripts/train_offline.py algo=bc data.id=door/human-v0 run.steps=10000 eval.episodes=50 \\
+    eval.num_envs=10 run.seed=0 run.dir=runs/door/bc-0
 python scripts/train_offline.py +experiment=iql_adroit_paper ... run.dir=runs/door/iql-0
 """
 
