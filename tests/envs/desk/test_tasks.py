@@ -70,7 +70,7 @@ def test_each_stage_of_the_grasp_pays_more_than_hovering(task: str):
     assert 0.0 <= rewards[0] <= rewards[-1] < SHAPING
 
 
-@pytest.mark.parametrize("task", TASKS.values(), ids=str)
+@pytest.mark.parametrize("task", TASKS.values(), ids=lambda task: task.name)
 def test_scales_sum_to_one_and_name_the_terms(task):
     assert sum(task.scales.values()) == pytest.approx(1.0)
     assert set(task.terms(state())) == set(task.scales)
