@@ -163,6 +163,7 @@ def test_import_dataset_reads_every_format_and_it_trains(
     assert (tmp_path / "run" / "eval.json").exists() == (env is not None)
 
 
+@pytest.mark.slow
 def test_evaluate_runs_the_expert(tmp_path: Path):
     result = run_script(
         "evaluate",
