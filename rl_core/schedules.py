@@ -11,6 +11,12 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 
+def constant(step: int, value: float) -> float:
+    """The same `value` at every step."""
+    del step
+    return value
+
+
 def linear(step: int, start: float, end: float, duration: int) -> float:
     """Straight line from `start` at step 0 to `end` at step `duration`, and `end` ever after."""
     return start + (end - start) * _progress(step, duration)

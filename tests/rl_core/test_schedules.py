@@ -42,3 +42,7 @@ def test_learning_rate_follows_and_survives_a_resume(lr):
     second.load_state_dict(first.state_dict())
     schedules.set_lr(second, 0.25)  # of 0.1, not of the 0.05 it was saved at
     assert float(second.param_groups[0]["lr"]) == pytest.approx(0.025)
+
+
+def test_constant_is_constant():
+    assert [schedules.constant(step, 0.3) for step in (0, 7)] == [0.3, 0.3]

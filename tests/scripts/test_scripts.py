@@ -21,6 +21,7 @@ from rl_core import config
 
 ROOT = Path(__file__).resolve().parents[2]
 DATASET = "desk/lift_block/tiny-v0"
+RECIPE_SCRIPTS = {"train_offline": ["data.id=x/y-v0"]}  # what each must be given besides a recipe
 QUICK = ["run.steps=2", "run.threads=1", "eval.episodes=2", "eval.curve_episodes=1", "eval.videos=0"]
 
 
@@ -36,7 +37,7 @@ def load_script(name: str) -> ModuleType:
 
 def groups(module: ModuleType) -> dict[str, dict[str, type]]:
     if hasattr(module, "ALGORITHMS"):
-        return {"algo": {name: algorithm.Config for name, algorithm in module.ALGORITHMS.items()}}
+        return {"algo": {name: getattr(a, "Config", a) for name, a in module.ALGORITHMS.items()}}
     return {}
 
 
@@ -239,10 +240,15 @@ def test_every_key_round_trips(script: str, arguments: list[str]):
 @pytest.mark.parametrize(
     "path", sorted((ROOT / "configs" / "experiment").glob("*.yaml")), ids=lambda p: p.stem
 )
-def test_every_recipe_composes(path: Path):
-    module = load_script("train_offline")
-    arguments = [f"+experiment={path.stem}", "data.id=x/y-v0"]
-    config.parse("train_offline", module.Config, groups(module), arguments)
+def test_every_recipe_composes_with_a_script(path: Path):
+    failures = []
+    for script, arguments in RECIPE_SCRIPTS.items():
+        module = load_script(script)
+        try:
+            config.parse(script, module.Config, groups(module), [f"+experiment={path.stem}", *arguments])
+        except ValueError as error:
+            failures.append(f"{script}: {error}")
+    assert len(failures) < len(RECIPE_SCRIPTS), failures
 
 
 @pytest.mark.parametrize(
