@@ -9,6 +9,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TypeVar, get_origin, get_type_hints
 
@@ -88,7 +89,7 @@ _MAPPING = re.compile(r"([\w.]+)=(\{.*\})")  # key={name: value}
 
 
 def _extend(composed: DictConfig, override: str) -> None:
-    """Add entries to a dict of the configuration, to which Hydra itself adds nothing."""
+    """Merge a mapping into the configuration; a free dict takes new entries too, which Hydra would refuse."""
     matched = _MAPPING.fullmatch(override)
     assert matched
     try:
@@ -96,11 +97,14 @@ def _extend(composed: DictConfig, override: str) -> None:
     except (OmegaConfBaseException, yaml.YAMLError) as error:
         raise ValueError(f"{override}: is not a mapping such as {{name: value}}") from error
     node = OmegaConf.select(composed, matched[1])
-    if not isinstance(node, DictConfig) or OmegaConf.get_type(node) is not dict:
-        hint = did_you_mean(matched[1], _keys(composed)) or f"; give each field: {matched[1]}.name=value"
-        raise ValueError(f"{override}: is not a free mapping{hint}")
-    with open_dict(composed):
-        OmegaConf.update(composed, matched[1], entries, merge=True)
+    if not isinstance(node, DictConfig):
+        raise ValueError(f"{override}: takes no mapping{did_you_mean(matched[1], _keys(composed))}")
+    free = OmegaConf.get_type(node) is dict
+    try:
+        with open_dict(composed) if free else nullcontext():
+            OmegaConf.update(composed, matched[1], entries, merge=True)
+    except OmegaConfBaseException as error:
+        raise ValueError(f"{override}: {_first_line(error)}") from error
 
 
 def to_yaml(config: Any) -> str:

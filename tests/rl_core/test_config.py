@@ -78,7 +78,7 @@ def test_an_experiment_is_a_thin_delta():
         ("algo=3", "group override must be a string"),
         ("algo.hidden=64", r"algo.hidden=64: must be a list, for example \[64\]"),
         ("data.extra={a: [}", "is not a mapping"),
-        ("data={n_stepp: 1}", r"is not a free mapping; .*data\."),
+        ("data={n_stepp: 1}", r"data={n_stepp: 1}: .*n_stepp"),
     ],
 )
 def test_mistakes_are_named(override: str, message: str):
@@ -103,6 +103,10 @@ def test_yaml_round_trip():
 
 def test_a_dict_takes_new_entries():
     assert parse("data.extra={a: 1, b: [x, y], c: null}").data.extra == {"a": 1, "b": ["x", "y"], "c": None}
+
+
+def test_a_mapping_sets_several_fields_at_once():
+    assert parse("data={n_step: 3, id: y}").data == Data(n_step=3, id="y")
 
 
 def test_help_works_without_what_must_be_given(capsys: pytest.CaptureFixture[str]):
