@@ -13,7 +13,6 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TypeVar, get_origin, get_type_hints
 
-import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -93,8 +92,8 @@ def _extend(composed: DictConfig, override: str) -> None:
     matched = _MAPPING.fullmatch(override)
     assert matched
     try:
-        entries = OmegaConf.create(matched[2])
-    except (OmegaConfBaseException, yaml.YAMLError) as error:
+        entries = OverridesParser.create().parse_override(override).value()
+    except HydraException as error:
         raise ValueError(f"{override}: is not a mapping such as {{name: value}}") from error
     node = OmegaConf.select(composed, matched[1])
     if not isinstance(node, DictConfig):

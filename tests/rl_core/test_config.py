@@ -106,7 +106,7 @@ def test_a_dict_takes_new_entries():
 
 
 def test_a_mapping_sets_several_fields_at_once():
-    assert parse("data={n_step: 3, id: y}").data == Data(n_step=3, id="y")
+    assert parse("data={n_step:3,id: y}").data == Data(n_step=3, id="y")
 
 
 def test_help_works_without_what_must_be_given(capsys: pytest.CaptureFixture[str]):
