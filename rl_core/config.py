@@ -192,7 +192,7 @@ def _explain(error: Exception, script: str, overrides: Sequence[str]) -> str:
     message = str(error)
     unknown = re.search(r"Could not override '([^']+)'", message)
     if unknown:
-        groups = [word for word in overrides if "." not in word.split("=")[0]]
+        groups = [word for word in overrides if re.match(r"\w+=", word)]  # neither fields nor recipes
         known = _keys(compose(script, overrides=[word for word in groups if not word.startswith(unknown[1])]))
         return f"unknown configuration key {unknown[1]!r}{did_you_mean(unknown[1], known)}"
     option = re.search(r"Could not find '([^']+)/([^/']+)'", message)

@@ -91,6 +91,14 @@ def test_an_unknown_key_of_the_chosen_algorithm_is_compared_with_its_own_keys():
         parse("algo=slow", "algo.expctile=0.9")
 
 
+def test_a_recipe_of_another_script_is_a_sentence():
+    (config.CONFIG_DIR / "experiment" / "foreign.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - override /model: large\n"
+    )
+    with pytest.raises(ValueError, match="unknown configuration key 'model'"):
+        parse("+experiment=foreign")
+
+
 def test_yaml_round_trip():
     from omegaconf import OmegaConf
 
