@@ -20,7 +20,8 @@ from envs.desk.observations import (
 )
 from envs.desk.scene import DESK, Scene
 from envs.desk.simulation import Simulation
-from envs.desk.tasks import State, at_least_one, check_choice, evaluate, find_tasks
+from envs.desk.state import State
+from envs.desk.tasks import at_least_one, check_choice, evaluate, find_tasks
 
 Observation = dict[str, NDArray[np.float32]]
 
@@ -115,8 +116,8 @@ class Episodes:
     def _remember(self, hand: Hand, state: State) -> Observation:
         self._hand = hand
         self._obs = {
-            "observation": write_observation(self.layout, hand, state, self.sim.block_quats()),
-            "desired_goal": write_goal(self.goal_layout, state, self.sim.task),
+            "observation": write_observation(self.layout, hand, state),
+            "desired_goal": write_goal(self.goal_layout, state, self.tasks, self.sim.task),
         }
         return self._obs
 

@@ -4,19 +4,31 @@ import numpy as np
 import pytest
 
 from envs.desk.scene import DESK
-from envs.desk.tasks import SHAPING, TASKS, State, evaluate, find_tasks
+from envs.desk.state import State
+from envs.desk.tasks import SHAPING, TASKS, evaluate, find_tasks
+
+START = np.array([[[0.5, 0.0, 0.025], [0.6, 0.2, 0.025], [0.4, -0.2, 0.025]]])
+UPRIGHT = np.tile([1.0, 0.0, 0.0, 0.0], (1, 3, 1))
 
 
 def state(**changes) -> State:
-    """One desk: the hand high above a red block that lies on the desk."""
+    """One desk: the hand high above a red block that lies on the desk; all shut and off, as at the start."""
     base = State(
         hand_pos=np.array([[0.5, 0.0, 0.2]]),
         width=np.array([0.08]),
-        block_pos=np.array([[[0.5, 0.0, 0.025], [0.6, 0.2, 0.025], [0.4, -0.2, 0.025]]]),
+        block_pos=START,
+        block_quat=UPRIGHT,
         block_speed=np.zeros((1, 3)),
         block_size=np.full((1, 3), 0.05),
+        furniture=np.zeros((1, 4)),
+        lights=np.zeros((1, 2), bool),
         target=np.array([0]),
         goal=np.array([[0.5, 0.0]]),
+        amount=np.array([1.0]),
+        start_pos=START,
+        start_quat=UPRIGHT,
+        start_furniture=np.zeros((1, 4)),
+        start_lights=np.zeros((1, 2), bool),
     )
     return replace(base, **{key: np.array([value]) for key, value in changes.items()})
 
@@ -54,7 +66,7 @@ def reward(task: str, at: State) -> float:
     return float(evaluate([TASKS[task]], np.array([0]), at)[0][0])
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", ["lift_block", "place_block", "lift_red_block_table", "unstack_block"])
 def test_each_stage_of_the_grasp_pays_more_than_hovering(task: str):
     far = {"goal": (0.6, 0.1)}
     stages = [
