@@ -177,7 +177,7 @@ def stack_terms(state: State) -> Terms:
 
 
 def unstacked(state: State) -> Bools:
-    """A block that stood on another one at the start touches no block any more."""
+    """A block that stood on another one at the start is above none any more (CALVIN: touches none)."""
     free = stacked(state.start_pos, state.block_size) & apart(state.block_pos, state.block_size)
     done: Bools = np.any(free, axis=1)
     return done
@@ -185,7 +185,7 @@ def unstacked(state: State) -> Bools:
 
 def unstack_terms(state: State) -> Terms:
     """Reach, grasp, take away."""
-    return grasp_terms(state) | {"apart": np.clip(length(state.moved()) / 0.05, 0.0, 1.0)}
+    return grasp_terms(state) | {"apart": np.clip(length(state.moved()[:, :2]) / 0.06, 0.0, 1.0)}
 
 
 def _slid(state: State, joint: int) -> Bools:

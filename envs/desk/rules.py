@@ -23,6 +23,7 @@ _HOVER = 0.09  # height of the grasp centre above the thing while it is not yet 
 _TRAVEL = 0.115  # least height of the grasp centre above the desk while it crosses it
 _CARRY = 0.10  # height of a carried block's underside above what it will stand on
 _FUNNEL = 4.0  # the hand may sink once the sideways error is below height / _FUNNEL
+_FREE_SPOTS = np.array([[x, y] for x in (0.40, 0.48, 0.56) for y in (-0.14, 0.0, 0.12)])
 _BEHIND = 0.065  # metres from a block's centre to where the hand comes down to push it
 _X, _Y = np.array([1.0, 0.0, 0.0]), np.array([0.0, 1.0, 0.0])
 
@@ -202,16 +203,18 @@ def stack(view: View) -> Command:
 
 
 def unstack(view: View) -> Command:
-    """Lift whichever block stands on another one; the target where none does."""
+    """Put whichever block stands on another one, or else the target, where the desk is freest."""
     top = stacked(view.blocks, view.sizes)
     chosen = np.where(top.any(axis=1), top.argmax(axis=1), view.target)
     rows = np.arange(len(chosen))
-    swapped = view.take(rows)
-    swapped.block = view.blocks[rows, chosen] - view.hand
-    swapped.target, swapped.size = chosen, view.sizes[rows, chosen]
+    view = view.take(rows)
     # Only the target's own heading is observed relative to the hand; another block's is near the start's.
-    swapped.turn = np.where(chosen == view.target, view.turn, 0.0)
-    return lift(swapped)
+    view.turn = np.where(chosen == view.target, view.turn, 0.0)
+    view.block = view.blocks[rows, chosen] - view.hand
+    view.target, view.size = chosen, view.sizes[rows, chosen]
+    gap = length(_FREE_SPOTS[:, None] - view.others()[:, None, :, :2]).min(axis=2)
+    to = _FREE_SPOTS[gap.argmax(axis=1)] - (view.hand + view.block)[:, :2]
+    return _bring(view, to, np.zeros(len(rows)), _CARRY, np.zeros(len(rows)))
 
 
 def rotate(view: View) -> Command:
@@ -256,6 +259,7 @@ def _push_along(view: View, direction: Floats) -> Command:
     pushing = low & (along > 0.02) & (length(aside) < 0.02)
     move = np.column_stack([MAX_TRANSLATION * direction + 0.6 * aside, view.block[:, 2]])
     command.move[pushing] = move[pushing]
+    _leave(command, _holding(view))
     return command
 
 
@@ -311,7 +315,11 @@ def press_button(view: View) -> Command:
     command = _approach(view, to, _turn_to(view, 0.0), open_gripper=False)
     rise = (done | down) & (length(to[:, :2]) < 0.05) & (view.hand[:, 2] < 0.15)
     command.move[rise] = (0.0, 0.0, MAX_TRANSLATION)
-    # A block that is still between the fingers is let go of first.
-    holding = (length(view.blocks - view.hand[:, None]).min(axis=1) < 0.06) & ~rise
-    _leave(command, holding)
+    _leave(command, _holding(view) & ~rise)
     return command
+
+
+def _holding(view: View) -> Bools:
+    """Whether any block is between or right under the fingers, to be let go of before they are used closed."""
+    offset = view.blocks - view.hand[:, None]
+    return np.any((length(offset[..., :2]) < 0.02) & (np.abs(offset[..., 2]) < 0.045), axis=1)

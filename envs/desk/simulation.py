@@ -15,7 +15,7 @@ from envs.desk.scene import CONTROL_STEPS, HOME, Scene, shared_model
 from envs.desk.situations import Situation, draw_situation
 from envs.desk.starts import Start, draw_start
 from envs.desk.state import State
-from envs.desk.tasks import ANY, NONE, Task
+from envs.desk.tasks import ANY, NONE, Task, possible_tasks
 
 Floats = NDArray[np.float64]
 
@@ -25,6 +25,7 @@ _DIVERGED = 1e4  # any larger coordinate or speed means that the integration has
 _CLOSING_STEPS = 30  # physics steps that the fingers get to close on a block that an episode starts with
 _GENTLY = 0.003  # metres by which their set point then lies inside it
 _FLOOR = -0.72  # height of the floor, under which markers wait that are not to be seen
+_SITUATIONS = 200  # drawn in search of one in which a task can begin
 _LIGHT_POS = np.array([LED, BULB])  # of the markers that show a lit lamp
 
 
@@ -36,11 +37,19 @@ class Simulation:
     """
 
     def __init__(
-        self, num_sims: int, *, tasks: Sequence[Task], scene: Scene, colors: Sequence[str], num_threads: int
+        self,
+        num_sims: int,
+        *,
+        tasks: Sequence[Task],
+        scene: Scene,
+        colors: Sequence[str],
+        num_threads: int,
+        play: bool = False,
     ) -> None:
         self.model = shared_model(scene)
         self.scene = scene
         self.tasks = tuple(tasks)
+        self._play = play
         self.batch = Batch(self.model, num_sims, num_threads)
         self._targets = np.array([scene.colors.index(color) for color in colors])
         self.task = np.zeros(num_sims, np.int64)  # index into `tasks`
@@ -98,18 +107,35 @@ class Simulation:
         self.batch.forward(ids, stage=_POSITIONS)
 
     def _draw_episode(self, sim: int, rng: np.random.Generator, situation: Situation | None) -> None:
-        scene, number = self.scene, int(rng.integers(len(self.tasks)))
+        scene = self.scene
         noise = scene.joint_noise
         self._qpos[sim, :_NUM_JOINTS] = HOME + rng.uniform(-noise, noise, _NUM_JOINTS)
         self._ctrl[sim, :_NUM_JOINTS] = self._servo[sim] = self._qpos[sim, :_NUM_JOINTS]
-        task = self.tasks[number]
-        target = int(rng.choice(self._targets))
-        if task.color not in (ANY, NONE):
-            target = scene.colors.index(task.color)
-        if situation is None:
+        room = None
+        if situation is not None or self._play:
+            situation, number, target = self._draw_play(rng, situation)
+        else:
+            number, target = int(rng.integers(len(self.tasks))), int(rng.choice(self._targets))
+            task = self.tasks[number]
+            if task.color not in (ANY, NONE):
+                target = scene.colors.index(task.color)
+            room = task.room
             situation = draw_situation(rng, len(scene.blocks), task.needs, target)
-        self._arrange(sim, draw_start(rng, scene, situation, task.room, target))
+        self._arrange(sim, draw_start(rng, scene, situation, room, target))
         self.assign(sim, number, target, rng)
+
+    def _draw_play(self, rng: np.random.Generator, situation: Situation | None) -> tuple[Situation, int, int]:
+        """A situation drawn without regard to any task, or the given one; a task and target possible in it."""
+        for _ in range(_SITUATIONS):
+            drawn = situation or draw_situation(rng, len(self.scene.blocks), {}, 0)
+            possible = possible_tasks(self.tasks, self.scene.colors, drawn)
+            if possible:
+                number, target = possible[rng.integers(len(possible))]
+                return drawn, number, target
+        raise ValueError(
+            f"task={[task.name for task in self.tasks]}: none can begin in "
+            f"{situation or 'any of many situations drawn for start=play'}"
+        )
 
     def _arrange(self, sim: int, start: Start) -> None:
         half_yaw = start.yaw / 2

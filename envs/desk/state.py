@@ -15,7 +15,7 @@ Bools = NDArray[np.bool_]
 
 T = TypeVar("T", bound=np.generic)
 
-_TOUCH = 0.01  # metres between two blocks' faces that still count as touching
+_ASIDE = 0.01  # metres between two blocks' sides from which neither is above the other
 _RESTING = 0.006  # metres a resting block's underside may be off its support
 
 
@@ -113,10 +113,10 @@ def stacked(pos: Floats, size: Floats) -> Bools:
 
 
 def apart(pos: Floats, size: Floats) -> Bools:
-    """Which blocks `[N, K, 3]` touch no other one, `[N, K]`; measured as if all lay flat."""
-    gap = np.abs(pos[:, :, None] - pos[:, None]) - (size[:, :, None, None] + size[:, None, :, None]) / 2
-    gap[:, np.arange(pos.shape[1]), np.arange(pos.shape[1])] = np.inf
-    free: Bools = np.all(gap.max(axis=3) > _TOUCH, axis=2)
+    """Which blocks `[N, K, 3]` are neither above nor below another one, `[N, K]`."""
+    beside = length(pos[:, :, None, :2] - pos[:, None, :, :2]) - (size[:, :, None] + size[:, None]) / 2
+    beside[:, np.arange(pos.shape[1]), np.arange(pos.shape[1])] = np.inf
+    free: Bools = np.all(beside > _ASIDE, axis=2)
     return free
 
 

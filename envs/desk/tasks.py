@@ -11,13 +11,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from envs.desk import predicates, rules
 from envs.desk.scene import Room, Scene
-from envs.desk.situations import DRAWER, GRIPPER, STACKED, TABLE, Conditions
+from envs.desk.situations import DRAWER, GRIPPER, STACKED, TABLE, Conditions, Situation, holds
 from envs.desk.state import Bools, Floats, State, length
 
 _GOAL_SHIFT = 0.12  # a place goal is at least this far from where the block starts
@@ -32,7 +33,7 @@ GoalSampler = Callable[[np.random.Generator, Floats, int, Scene], Floats]
 ANY, NONE = "any", "none"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Task:
     """One row of the table."""
 
@@ -201,6 +202,21 @@ def find_tasks(task: str | Sequence[str]) -> tuple[Task, ...]:
     return tuple(TASKS[check_choice("task", name, TASKS)] for name in at_least_one("task", names))
 
 
+def possible_tasks(
+    tasks: Sequence[Task], colors: Sequence[str], situation: Situation
+) -> list[tuple[int, int]]:
+    """Which tasks (indices) can begin in a situation, each with the index of a block it can be about."""
+    possible = []
+    for number, task in enumerate(tasks):
+        targets = (
+            range(len(colors))
+            if task.color == ANY
+            else [0 if task.color == NONE else colors.index(task.color)]
+        )
+        possible += [(number, target) for target in targets if holds(situation, task.needs, target)]
+    return possible
+
+
 def at_least_one(field: str, names: tuple[str, ...]) -> tuple[str, ...]:
     """The names, or a ValueError where there is none or one stands twice."""
     if not names or len(set(names)) < len(names):
@@ -228,12 +244,7 @@ def evaluate(
     n = len(task_of)
     reward, success = np.zeros(n), np.zeros(n, np.bool_)
     terms = {name: np.zeros(n) for task in tasks for name in task.scales}
-    groups = families(tasks)
-    for task, members in groups:
-        rows = np.flatnonzero(members[task_of])
-        if not len(rows):
-            continue
-        part = state if len(groups) == 1 else state.take(rows)
+    for task, rows, part in _by_family(tasks, task_of, state):
         success[rows] = task.success(part)
         for name, value in task.terms(part).items():
             terms[name][rows] = value
@@ -241,7 +252,26 @@ def evaluate(
     return np.where(success, 1.0, reward), success, terms
 
 
-def families(tasks: Sequence[Task]) -> list[tuple[Task, Bools]]:
+def succeeded(tasks: Sequence[Task], task_of: NDArray[np.int64], state: State) -> Bools:
+    """Success alone, `[N]`, as in `evaluate`."""
+    success = np.zeros(len(task_of), np.bool_)
+    for task, rows, part in _by_family(tasks, task_of, state):
+        success[rows] = task.success(part)
+    return success
+
+
+def _by_family(
+    tasks: Sequence[Task], task_of: NDArray[np.int64], state: State
+) -> Iterator[tuple[Task, NDArray[np.int64], State]]:
+    groups = families(tuple(tasks))
+    for task, members in groups:
+        rows = np.flatnonzero(members[task_of])
+        if len(rows):
+            yield task, rows, state if len(groups) == 1 else state.take(rows)
+
+
+@cache
+def families(tasks: tuple[Task, ...]) -> list[tuple[Task, Bools]]:
     """One task of each family (same functions) and which of the tasks belong to it, `[number of tasks]`.
 
     Tasks of a family differ by target and amount alone, and are judged and acted on together.
