@@ -125,7 +125,9 @@ def evaluate_chains(
     lengths = np.zeros(num_chains, np.int64)
     for first in range(0, num_chains, num_envs):
         numbers = np.arange(first, min(first + num_envs, num_chains))
-        chains = [draw_chain(np.random.default_rng([seed, i]), tasks=tasks, scene=scene) for i in numbers]
+        chains = [
+            draw_chain(np.random.default_rng([seed, int(i)]), tasks=tasks, scene=scene) for i in numbers
+        ]
         lengths[numbers] = _run(policy, desks, chains, [seed + int(i) for i in numbers], max_steps)
     success = tuple(float((lengths >= k).mean()) for k in range(1, CHAIN_LENGTH + 1))
     return ChainReport(lengths=lengths, success=success)
@@ -146,7 +148,7 @@ def _run(
     begins = ids
     while running.any():
         for i in begins:
-            link = chains[i].links[done[i]]
+            link = chains[int(i)].links[int(done[i])]
             obs = desks.assign(int(i), link.task, link.target)
         if len(begins) == desks.num_envs:
             policy.reset(desks.num_envs)

@@ -117,7 +117,7 @@ class Episodes:
         return self._observe()
 
     def assign(self, sim: int, task: int, target: int) -> Observation:
-        """Go on in simulation `sim` with another of the tasks, about block `target`, from how things stand."""
+        """Go on in simulation `sim` with another of the tasks, about block `target`, as things stand."""
         rng = np.random.default_rng([int(self._seeds[sim]), int(self._played[sim]), int(self.elapsed[sim])])
         self.sim.assign(sim, task, target, rng)
         return self._observe()

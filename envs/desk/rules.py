@@ -21,6 +21,8 @@ Bools = NDArray[np.bool_]
 
 _HOVER = 0.09  # height of the grasp centre above the thing while it is not yet lined up, metres
 _TRAVEL = 0.115  # least height of the grasp centre above the desk while it crosses it
+_TRAVEL_CABINET = 0.17  # and while it crosses the cabinet
+_CABINET_FRONT = place.CABINET_Y - place.CABINET_HALF[1] - 0.04  # y from which the fingers are over it
 _CARRY = 0.10  # height of a carried block's underside above what it will stand on
 _FUNNEL = 4.0  # the hand may sink once the sideways error is below height / _FUNNEL
 _FREE_SPOTS = np.array([[x, y] for x in (0.40, 0.48, 0.56) for y in (-0.14, 0.0, 0.12)])
@@ -75,13 +77,16 @@ def _approach(view: View, to: Floats, turn: Floats, open_gripper: bool = True) -
     """Go above the point `to` `[N, 3]` (relative to the hand), line up and turn, sink to it."""
     sideways = length(to[:, :2])
     above = _FUNNEL * np.maximum(sideways - 0.008, 0.0) + 0.3 * np.maximum(np.abs(turn) - 0.06, 0.0)
-    hover = np.maximum(_HOVER, _TRAVEL - (view.hand[:, 2] + to[:, 2]))
+    # Over the cabinet the fingers must pass above the handle of its door.
+    over_cabinet = np.maximum(view.hand[:, 1], view.hand[:, 1] + to[:, 1]) > _CABINET_FRONT
+    travel = np.where(over_cabinet, _TRAVEL_CABINET, _TRAVEL)
+    hover = np.maximum(_HOVER, travel - (view.hand[:, 2] + to[:, 2]))
     move = to.copy()
     move[:, 2] += np.minimum(above, hover)
     # A hand that is low and off to the side rises before it moves across, lest it knock things away.
-    low = np.clip((move[:, 2] - 0.02) / 0.04, 0.0, 1.0)
-    move[:, :2] *= (1.0 - low)[:, None]
-    return Command(move=move, turn=turn, open=np.full(len(to), open_gripper))
+    high = np.clip(1.0 - (move[:, 2] - 0.02) / 0.04, 0.0, 1.0)
+    move[:, :2] *= high[:, None]
+    return Command(move=move, turn=turn * high, open=np.full(len(to), open_gripper))
 
 
 def _grip(view: View, to: Floats, turn: Floats) -> Command:
@@ -320,6 +325,6 @@ def press_button(view: View) -> Command:
 
 
 def _holding(view: View) -> Bools:
-    """Whether any block is between or right under the fingers, to be let go of before they are used closed."""
+    """Whether any block is between or right under the fingers: to be let go of before they close."""
     offset = view.blocks - view.hand[:, None]
     return np.any((length(offset[..., :2]) < 0.02) & (np.abs(offset[..., 2]) < 0.045), axis=1)

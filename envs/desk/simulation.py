@@ -125,7 +125,7 @@ class Simulation:
         self.assign(sim, number, target, rng)
 
     def _draw_play(self, rng: np.random.Generator, situation: Situation | None) -> tuple[Situation, int, int]:
-        """A situation drawn without regard to any task, or the given one; a task and target possible in it."""
+        """The given situation or one drawn without regard to any task; a task and target possible in it."""
         for _ in range(_SITUATIONS):
             drawn = situation or draw_situation(rng, len(self.scene.blocks), {}, 0)
             possible = possible_tasks(self.tasks, self.scene.colors, drawn)

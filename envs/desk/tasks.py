@@ -208,11 +208,9 @@ def possible_tasks(
     """Which tasks (indices) can begin in a situation, each with the index of a block it can be about."""
     possible = []
     for number, task in enumerate(tasks):
-        targets = (
-            range(len(colors))
-            if task.color == ANY
-            else [0 if task.color == NONE else colors.index(task.color)]
-        )
+        targets: Sequence[int] = range(len(colors))
+        if task.color != ANY:
+            targets = [0 if task.color == NONE else colors.index(task.color)]
         possible += [(number, target) for target in targets if holds(situation, task.needs, target)]
     return possible
 
