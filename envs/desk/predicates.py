@@ -168,9 +168,10 @@ def stacked_up(state: State) -> Bools:
 
 
 def stack_terms(state: State) -> Terms:
-    """Grasp, carry over the nearest other block, let go."""
+    """Grasp, carry over the nearest other block on the desk, let go."""
     others = state.block_pos - state.of_target(state.block_pos)[:, None]
     distance = length(others[..., :2])
+    distance[~on_desk(state.block_pos, state.block_size)] = np.inf
     distance[np.arange(len(distance)), state.target] = np.inf
     there = state.of_target(stacked(state.block_pos, state.block_size))
     return _bring_terms(state, distance.min(axis=1, initial=10.0), there)

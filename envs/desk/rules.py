@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from envs.desk import furniture as place
 from envs.desk.control import MAX_ROTATION, MAX_TRANSLATION
-from envs.desk.state import in_drawer, length, quarter_turn, stacked
+from envs.desk.state import in_drawer, length, on_desk, quarter_turn, stacked
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -198,9 +198,9 @@ def _free_spot(view: View, x: Floats, y: Floats, side: float) -> Floats:
 
 
 def stack(view: View) -> Command:
-    """Set the target on the nearest other block."""
-    block = view.hand + view.block
-    offset = view.others() - block[:, None]
+    """Set the target on the nearest other block that lies on the desk."""
+    offset = view.others() - (view.hand + view.block)[:, None]
+    offset[~on_desk(view.blocks, view.sizes)] = 9.0
     nearest = length(offset[..., :2]).argmin(axis=1)
     rows = np.arange(len(nearest))
     base = view.blocks[rows, nearest, 2] + view.sizes[rows, nearest] / 2
@@ -239,7 +239,7 @@ def rotate(view: View) -> Command:
 def push(view: View) -> Command:
     """Come down behind the block and push it along x."""
     direction = np.sign(view.amount)[:, None] * _X[:2]
-    return _push_along(view, direction)
+    return _push_along(view, direction, _turn_to(view, 0.0))
 
 
 def push_into_drawer(view: View) -> Command:
@@ -247,19 +247,20 @@ def push_into_drawer(view: View) -> Command:
     block = view.hand + view.block
     x = np.clip(block[:, 0], place.DRAWER_X - 0.06, place.DRAWER_X + 0.06)
     aim = np.column_stack([x, np.full(len(x), place.DESK_EDGE - 0.05)]) - block[:, :2]
-    command = _push_along(view, aim / length(aim)[:, None])
+    command = _push_along(view, aim / length(aim)[:, None], _across(view))
     inside = in_drawer(view.blocks, view.furniture)[np.arange(len(x)), view.target]
     _leave(command, inside | (block[:, 2] < 0.0))
     return command
 
 
-def _push_along(view: View, direction: Floats) -> Command:
+def _push_along(view: View, direction: Floats, turn: Floats) -> Command:
+    """Push with the broad side of the closed fingers, which also keeps the wide palm out of the way."""
     to = view.block[:, :2]
     along = (to * direction).sum(axis=1)
     aside = to - along[:, None] * direction
     behind = view.block.copy()
     behind[:, :2] -= _BEHIND * direction
-    command = _approach(view, behind, _turn_to(view, 0.0), open_gripper=False)
+    command = _approach(view, behind, turn, open_gripper=False)
     low = np.abs(view.block[:, 2]) < 0.02
     pushing = low & (along > 0.02) & (length(aside) < 0.02)
     move = np.column_stack([MAX_TRANSLATION * direction + 0.6 * aside, view.block[:, 2]])

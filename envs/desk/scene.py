@@ -54,7 +54,7 @@ class Scene:
     """What is on the desk and where it may start."""
 
     blocks: tuple[Block, ...]
-    start_low: tuple[float, float] = (0.36, -0.19)  # corner of the rectangle of block centres, x and y
+    start_low: tuple[float, float] = (0.40, -0.19)  # corner of the rectangle of block centres, x and y
     start_high: tuple[float, float] = (0.60, 0.16)
     start_yaw: float = 0.7  # blocks start turned by up to this much either way
     start_gap: float = 0.11  # least distance between two block centres: the open gripper fits between

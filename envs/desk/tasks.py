@@ -75,9 +75,9 @@ _GRASP = {"reach": 0.3, "grasp": 0.3}
 _BRING = {"reach": 0.2, "grasp": 0.2, "carry": 0.4, "release": 0.2}
 _SLIDE = {"reach": 0.4, "slide": 0.6}
 _COLORS = ("red", "blue", "pink")
-_PUSH_RIGHT = Room(low=(0.38, -0.15), high=(0.47, 0.13), lane=(1.0, 0.0))
+_PUSH_RIGHT = Room(low=(0.40, -0.15), high=(0.47, 0.13), lane=(1.0, 0.0))
 _PUSH_LEFT = Room(low=(0.49, -0.15), high=(0.58, 0.13), lane=(-1.0, 0.0))
-_PUSH_IN = Room(low=(0.40, -0.17), high=(0.52, -0.08), lane=(0.0, -1.0))
+_PUSH_IN = Room(low=(0.41, -0.17), high=(0.52, -0.08), lane=(0.0, -1.0))
 
 
 def _block_tasks(color: str) -> Iterator[Task]:
