@@ -19,7 +19,7 @@ def desk(task: Any) -> Factory:
 
 
 # One task of each family, and all tasks mixed; what is promised of every single task is tested at the end.
-ALONE = [task.name for task, _ in families(list(TASKS.values()))]
+ALONE = [task.name for task, _ in families(tuple(TASKS.values()))]
 FACTORIES = {name: desk(name) for name in ALONE} | {"all tasks": desk(list(TASKS))}
 
 
