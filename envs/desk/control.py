@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from envs.desk.furniture import DESK_EDGE
 from envs.desk.scene import GRIPPER_OPEN, HOME, Scene
 
 ACTION_DIM = 7
@@ -41,10 +42,13 @@ def joint_targets(action: NDArray[np.float64], hand: Hand, scene: Scene) -> NDAr
 
     `action` is `[N, 7]`: x, y, z in units of 3 cm, rotation vector about the world axes in units of 0.2 rad,
     and the gripper, open where >= 0 and closed below. Values outside [-1, 1] are clipped, and so is the grasp
-    centre to the scene's workspace.
+    centre to the scene's workspace, whose floor is lower in front of the desk, where the drawer opens.
     """
     action = np.clip(action, -1.0, 1.0)
     goal = np.clip(hand.pos + MAX_TRANSLATION * action[:, :3], scene.workspace_low, scene.workspace_high)
+    goal[:, :2] *= np.minimum(1.0, scene.reach / np.sqrt((goal[:, :2] ** 2).sum(axis=1, keepdims=True)))
+    over_desk = np.minimum(goal[:, 1], hand.pos[:, 1]) > DESK_EDGE
+    goal[:, 2] = np.where(over_desk, np.maximum(goal[:, 2], scene.desk_low), goal[:, 2])
     error = np.concatenate([goal - hand.pos, MAX_ROTATION * action[:, 3:6]], axis=1)
     posture = _POSTURE_GAIN * (np.asarray(HOME) - hand.joints)
     # dq = p + J^T (J J^T + d I)^-1 (e - J p): the damped solution nearest to the posture step p.

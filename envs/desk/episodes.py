@@ -20,7 +20,9 @@ from envs.desk.observations import (
 )
 from envs.desk.scene import DESK, Scene
 from envs.desk.simulation import Simulation
-from envs.desk.tasks import State, at_least_one, check_choice, evaluate, find_tasks
+from envs.desk.situations import Situation
+from envs.desk.state import State
+from envs.desk.tasks import at_least_one, check_choice, evaluate, find_tasks, succeeded
 
 Observation = dict[str, NDArray[np.float32]]
 
@@ -30,6 +32,7 @@ class DeskOptions:
     """What a user may choose about a desk environment besides the task."""
 
     obs: str = "state"
+    start: str = "task"  # a situation that the task drawn needs; or "play": any, and a task that fits it
     colors: Sequence[str] = ()  # of the blocks that a task may be about; empty for all of the scene
     scene: Scene = field(default=DESK)
     max_episode_steps: int = 60  # control steps of 0.1 s; the episode is truncated there
@@ -38,6 +41,7 @@ class DeskOptions:
 
     def __post_init__(self) -> None:
         check_choice("obs", self.obs, ("state",))
+        check_choice("start", self.start, ("task", "play"))
         check_choice("on_error", self.on_error, ("reset", "raise"))
         for color in self.colors:
             check_choice("colors", color, self.scene.colors)
@@ -78,6 +82,7 @@ class Episodes:
             scene=options.scene,
             colors=options.colors,
             num_threads=min(threads, num_envs),
+            play=options.start == "play",
         )
         self.layout = observation_layout(options.scene)
         self.goal_layout = goal_layout(self.tasks, options.scene)
@@ -99,13 +104,22 @@ class Episodes:
         self._seeds[ids] = seeds
         self._played[ids] = 0
 
-    def begin(self, ids: NDArray[np.int64]) -> Observation:
-        """Begin the next episode in the simulations `ids`; return everyone's observation."""
+    def begin(self, ids: NDArray[np.int64], situations: Sequence[Situation] | None = None) -> Observation:
+        """Begin the next episode in the simulations `ids`, or one in each of the given situations.
+
+        Returns everyone's observation.
+        """
         # One generator per seed and episode: what an episode draws never depends on how the last one went.
         rngs = [np.random.default_rng([int(self._seeds[i]), int(self._played[i])]) for i in ids]
-        self.sim.start(ids, rngs)
+        self.sim.start(ids, rngs, situations)
         self._played[ids] += 1
         self.elapsed[ids] = 0
+        return self._observe()
+
+    def assign(self, sim: int, task: int, target: int) -> Observation:
+        """Go on in simulation `sim` with another of the tasks, about block `target`, as things stand."""
+        rng = np.random.default_rng([int(self._seeds[sim]), int(self._played[sim]), int(self.elapsed[sim])])
+        self.sim.assign(sim, task, target, rng)
         return self._observe()
 
     def _observe(self) -> Observation:
@@ -115,15 +129,15 @@ class Episodes:
     def _remember(self, hand: Hand, state: State) -> Observation:
         self._hand = hand
         self._obs = {
-            "observation": write_observation(self.layout, hand, state, self.sim.block_quats()),
-            "desired_goal": write_goal(self.goal_layout, state, self.sim.task),
+            "observation": write_observation(self.layout, hand, state),
+            "desired_goal": write_goal(self.goal_layout, state, self.tasks, self.sim.task),
         }
         return self._obs
 
     def success(self) -> NDArray[np.bool_]:
         """Whether each simulation's task is fulfilled at this moment, `[N]`."""
         assert self._hand is not None
-        return evaluate(self.tasks, self.sim.task, self.sim.state(self._hand))[1]
+        return succeeded(self.tasks, self.sim.task, self.sim.state(self._hand))
 
     def step(self, action: ArrayLike) -> Outcome:
         """Advance every simulation by one action, `[N, 7]` in [-1, 1].

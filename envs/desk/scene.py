@@ -17,18 +17,16 @@ import mujoco
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from envs.desk.furniture import DRAWN, FURNITURE, JOINTS, LIGHT_OFF, ROBOT, SOLID, WORLD, add_furniture
+
 # Arm joints at rest: the gripper points down, 22 cm above the middle of the start region.
 HOME = (0.0, -0.0456, 0.0, -2.4288, 0.0, 2.3832, 0.7854)
 # Geom groups to draw: the Panda in 134 or in 2 thousand triangles.
 FINE_GROUPS, COARSE_GROUPS = (0, 1, 2), (0, 1, 4)
 GRIPPER_OPEN = 0.04  # position of each finger, metres; the opening is twice that
 PHYSICS_STEP = 0.005  # seconds
-MARK_UNUSED = (0.5, 0.0, -2.0)  # where the goal mark waits
 CONTROL_STEPS = 20  # physics steps per action: 10 Hz
 
-# Contact filter bits. The robot touches the world, never itself: joint limits keep it apart, and pairs that
-# cannot touch cost time in every step.
-_ROBOT, _WORLD = 1, 2
 _MESHES = ("link0", "link1", "link2", "link3", "link4", "link5", "link6", "link7", "hand", "finger")
 
 
@@ -43,17 +41,28 @@ class Block:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Room:
+    """Where on the desk a task's block starts, and which way has to be free of other blocks."""
+
+    low: tuple[float, float]  # corner of the rectangle of its centre, x and y
+    high: tuple[float, float]
+    lane: tuple[float, float]  # unit vector along which it is to be pushed
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Scene:
     """What is on the desk and where it may start."""
 
     blocks: tuple[Block, ...]
-    start_low: tuple[float, float] = (0.36, -0.20)  # corner of the rectangle of block centres, x and y
-    start_high: tuple[float, float] = (0.60, 0.20)
+    start_low: tuple[float, float] = (0.40, -0.19)  # corner of the rectangle of block centres, x and y
+    start_high: tuple[float, float] = (0.60, 0.16)
     start_yaw: float = 0.7  # blocks start turned by up to this much either way
     start_gap: float = 0.11  # least distance between two block centres: the open gripper fits between
     joint_noise: float = 0.06  # arm joints start this far from `HOME`, uniformly
-    workspace_low: tuple[float, float, float] = (0.30, -0.28, 0.012)  # limits of the grasp centre
-    workspace_high: tuple[float, float, float] = (0.66, 0.28, 0.36)
+    workspace_low: tuple[float, float, float] = (0.30, -0.49, -0.06)  # limits of the grasp centre
+    workspace_high: tuple[float, float, float] = (0.72, 0.44, 0.36)
+    desk_low: float = 0.012  # lowest grasp centre over the desk itself
+    reach: float = 0.73  # its largest horizontal distance from the robot's axis: the arm is nearly stretched
 
     @property
     def colors(self) -> tuple[str, ...]:
@@ -107,6 +116,7 @@ def build_spec(scene: Scene = DESK) -> mujoco.MjSpec:
     spec.option.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
     _add_surroundings(spec)
     _add_robot(spec)
+    add_furniture(spec)
     for block in scene.blocks:
         _add_block(spec, block)
     _add_mark(spec)
@@ -115,24 +125,16 @@ def build_spec(scene: Scene = DESK) -> mujoco.MjSpec:
 
 
 def _add_surroundings(spec: mujoco.MjSpec) -> None:
-    """Floor, desk, pedestal, lights and the static camera."""
-    box, cylinder = mujoco.mjtGeom.mjGEOM_BOX, mujoco.mjtGeom.mjGEOM_CYLINDER
-    world = spec.worldbody
-    solid = {"contype": _WORLD, "conaffinity": _ROBOT | _WORLD, "friction": [0.9, 0.005, 0.0001]}
-    drawn = {"contype": 0, "conaffinity": 0}
-    wood, dark = [0.80, 0.66, 0.49, 1], [0.33, 0.29, 0.27, 1]
+    """Floor, pedestal, lights and the static camera."""
+    world, dark = spec.worldbody, [0.33, 0.29, 0.27, 1]
     world.add_geom(
         name="floor", type=mujoco.mjtGeom.mjGEOM_PLANE, size=[4, 4, 1], pos=[0, 0, -0.72],
-        rgba=[0.62, 0.64, 0.66, 1], **solid,
+        rgba=[0.62, 0.64, 0.66, 1], **SOLID,
     )  # fmt: skip
-    world.add_geom(name="desk", type=box, size=[0.32, 0.52, 0.02], pos=[0.52, 0, -0.02], rgba=wood, **solid)
-    for i, (x, y) in enumerate(((0.25, -0.47), (0.25, 0.47), (0.79, -0.47), (0.79, 0.47))):
-        world.add_geom(
-            name=f"leg{i}", type=box, size=[0.03, 0.03, 0.34], pos=[x, y, -0.38], rgba=dark, **drawn
-        )
     world.add_geom(
-        name="pedestal", type=cylinder, size=[0.11, 0.36, 0], pos=[-0.03, 0, -0.36], rgba=dark, **drawn
-    )
+        name="pedestal", type=mujoco.mjtGeom.mjGEOM_CYLINDER, size=[0.11, 0.36, 0], pos=[-0.03, 0, -0.36],
+        rgba=dark, **DRAWN,
+    )  # fmt: skip
     # Only the key light casts shadows, and it stands on the camera's side so that they fall behind things.
     world.add_light(name="key", pos=[0.95, -0.75, 1.9], dir=[-0.4, 0.7, -1.8], diffuse=[0.50, 0.48, 0.44])
     world.add_light(
@@ -140,10 +142,10 @@ def _add_surroundings(spec: mujoco.MjSpec) -> None:
     )
     spec.visual.headlight.ambient = [0.36, 0.36, 0.38]
     spec.visual.headlight.diffuse = [0.18, 0.18, 0.18]
-    eye, target = [1.52, -0.72, 0.84], [0.37, -0.02, 0.22]
+    eye, target = [0.78, -1.42, 1.00], [0.42, 0.0, 0.06]
     forward = np.subtract(target, eye)
     right = np.cross(forward, [0, 0, 1])
-    world.add_camera(name="static", pos=eye, quat=_camera_quat(right, np.cross(right, forward)), fovy=39)
+    world.add_camera(name="static", pos=eye, quat=_camera_quat(right, np.cross(right, forward)), fovy=32)
 
 
 def _camera_quat(right: ArrayLike, up: ArrayLike) -> NDArray[np.float64]:
@@ -189,7 +191,7 @@ def _mesh_directory() -> Path:
 
 def _hidden() -> dict[str, object]:
     """Attributes of a robot collision shape: it collides with the world and is not drawn (group 3)."""
-    return {"contype": _ROBOT, "conaffinity": 0, "group": 3, "rgba": [0.5, 0.6, 0.7, 0.4], "density": 0}
+    return {"contype": ROBOT, "conaffinity": 0, "group": 3, "rgba": [0.5, 0.6, 0.7, 0.4], "density": 0}
 
 
 def _add_visual(body: mujoco.MjsBody, mesh: str, rgba: tuple[float, ...] = (0.93, 0.93, 0.94, 1)) -> None:
@@ -266,13 +268,13 @@ def _add_block(spec: mujoco.MjSpec, block: Block) -> None:
     body.add_freejoint(name=block.name)
     body.add_geom(
         name=block.name, type=mujoco.mjtGeom.mjGEOM_BOX, size=[block.half_size] * 3, mass=block.mass,
-        rgba=block.rgba, contype=_WORLD, conaffinity=_ROBOT | _WORLD, friction=[0.9, 0.005, 0.0001],
+        rgba=block.rgba, contype=WORLD, conaffinity=ROBOT | WORLD | FURNITURE, friction=[0.9, 0.005, 0.0001],
     )  # fmt: skip
 
 
 def _add_mark(spec: mujoco.MjSpec) -> None:
     """A green disc that shows a place goal: moved per simulation, never touched."""
-    body = spec.worldbody.add_body(name="mark", mocap=True, pos=MARK_UNUSED)
+    body = spec.worldbody.add_body(name="mark", mocap=True, pos=LIGHT_OFF)
     body.add_geom(
         name="mark", type=mujoco.mjtGeom.mjGEOM_CYLINDER, size=[0.04, 0.0006, 0], rgba=[0.25, 0.62, 0.36, 1],
         contype=0, conaffinity=0,
@@ -281,7 +283,7 @@ def _add_mark(spec: mujoco.MjSpec) -> None:
 
 def _add_home(spec: mujoco.MjSpec, scene: Scene) -> None:
     """Keyframe `home`: arm above the desk, gripper open, blocks in a row."""
-    qpos = [*HOME, GRIPPER_OPEN, GRIPPER_OPEN]
+    qpos = [*HOME, GRIPPER_OPEN, GRIPPER_OPEN, *[0.0] * len(JOINTS)]
     for i, block in enumerate(scene.blocks):
         qpos += [0.48, 0.12 * (i - (len(scene.blocks) - 1) / 2), block.half_size, 1, 0, 0, 0]
     spec.add_key(name="home", qpos=qpos, ctrl=[*HOME, GRIPPER_OPEN])

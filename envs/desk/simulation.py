@@ -10,15 +10,23 @@ from mujoco.batch import Batch, SimulationError
 from numpy.typing import NDArray
 
 from envs.desk.control import Hand, joint_targets
-from envs.desk.scene import CONTROL_STEPS, HOME, MARK_UNUSED, Scene, shared_model
-from envs.desk.tasks import State, Task
+from envs.desk.furniture import BULB, BUTTON_PRESSED, JOINTS, LED, LIGHT_OFF, LIGHTS
+from envs.desk.scene import CONTROL_STEPS, HOME, Scene, shared_model
+from envs.desk.situations import Situation, draw_situation
+from envs.desk.starts import Start, draw_start
+from envs.desk.state import State
+from envs.desk.tasks import ANY, NONE, Task, possible_tasks
 
 Floats = NDArray[np.float64]
 
 _NUM_JOINTS = len(HOME)
 _POSITIONS = mujoco.mjtStage.mjSTAGE_POS.value
 _DIVERGED = 1e4  # any larger coordinate or speed means that the integration has blown up
-_CANDIDATES = 64  # start layouts drawn at once; the first that keeps the blocks apart is used
+_CLOSING_STEPS = 30  # physics steps that the fingers get to close on a block that an episode starts with
+_GENTLY = 0.003  # metres by which their set point then lies inside it
+_FLOOR = -0.72  # height of the floor, under which markers wait that are not to be seen
+_SITUATIONS = 200  # drawn in search of one in which a task can begin
+_LIGHT_POS = np.array([LED, BULB])  # of the markers that show a lit lamp
 
 
 class Simulation:
@@ -29,18 +37,32 @@ class Simulation:
     """
 
     def __init__(
-        self, num_sims: int, *, tasks: Sequence[Task], scene: Scene, colors: Sequence[str], num_threads: int
+        self,
+        num_sims: int,
+        *,
+        tasks: Sequence[Task],
+        scene: Scene,
+        colors: Sequence[str],
+        num_threads: int,
+        play: bool = False,
     ) -> None:
         self.model = shared_model(scene)
         self.scene = scene
         self.tasks = tuple(tasks)
+        self._play = play
         self.batch = Batch(self.model, num_sims, num_threads)
         self._targets = np.array([scene.colors.index(color) for color in colors])
         self.task = np.zeros(num_sims, np.int64)  # index into `tasks`
         self.target = np.zeros(num_sims, np.int64)  # index into `scene.blocks`
         self.goal = np.zeros((num_sims, 2))
         self.instructions = np.full(num_sims, "", dtype=object)
+        k = len(scene.blocks)
         self._sizes = np.tile([2 * block.half_size for block in scene.blocks], (num_sims, 1))
+        self._amounts = np.array([task.amount for task in self.tasks])
+        self._start_pos, self._start_quat = np.zeros((num_sims, k, 3)), np.zeros((num_sims, k, 4))
+        self._start_furniture = np.zeros((num_sims, len(JOINTS)))
+        self._start_lights = np.zeros((num_sims, len(LIGHTS)), np.bool_)
+        self._scratch = mujoco.MjData(self.model)
         self._bind()
 
     def _bind(self) -> None:
@@ -52,8 +74,13 @@ class Simulation:
         self._qpos, self._qvel, self._ctrl = batch.bind("qpos"), batch.bind("qvel"), batch.bind("ctrl")
         self._blocks = self._qpos[:, adr : adr + 7 * num_blocks].reshape(-1, num_blocks, 7)
         self._block_velocity = self._qvel[:, dof : dof + 6 * num_blocks].reshape(-1, num_blocks, 6)
+        adr = int(model.joint(JOINTS[0]).qposadr[0])
+        self._furniture = self._qpos[:, adr : adr + len(JOINTS)]
         self._servo = batch.bind("act")  # [N, 7] set points of the arm's servos, which follow `ctrl` smoothly
-        self._mark = batch.bind("mocap_pos")[:, 0]
+        mocap = batch.bind("mocap_pos")
+        self._mark = mocap[:, model.body("mark").mocapid[0]]
+        first_light = int(model.body(LIGHTS[0]).mocapid[0])
+        self._lit = mocap[:, first_light : first_light + len(LIGHTS)]
         site = model.site("grasp")
         self._hand_body = int(site.bodyid[0])
         self._site_pos = batch.bind("site_xpos")[:, site.id]
@@ -64,35 +91,105 @@ class Simulation:
         """How many desks there are."""
         return len(self.task)
 
-    def start(self, ids: NDArray[np.int64], rngs: Sequence[np.random.Generator]) -> None:
-        """Begin an episode in the simulations `ids` (sorted), each from its own generator; touch no other."""
+    def start(
+        self,
+        ids: NDArray[np.int64],
+        rngs: Sequence[np.random.Generator],
+        situations: Sequence[Situation] | None = None,
+    ) -> None:
+        """Begin an episode in the simulations `ids` (sorted), each from its own generator; touch no other.
+
+        Each starts in a random situation that its task needs, or in the given ones.
+        """
         self.batch.reset(ids, keyframe=0, stage=mujoco.mjtStage.mjSTAGE_NONE.value)
-        for sim, rng in zip(ids, rngs, strict=True):
-            self._draw_episode(int(sim), rng)
+        for i, (sim, rng) in enumerate(zip(ids, rngs, strict=True)):
+            self._draw_episode(int(sim), rng, situations[i] if situations else None)
         self.batch.forward(ids, stage=_POSITIONS)
 
-    def _draw_episode(self, sim: int, rng: np.random.Generator) -> None:
+    def _draw_episode(self, sim: int, rng: np.random.Generator, situation: Situation | None) -> None:
         scene = self.scene
         noise = scene.joint_noise
         self._qpos[sim, :_NUM_JOINTS] = HOME + rng.uniform(-noise, noise, _NUM_JOINTS)
         self._ctrl[sim, :_NUM_JOINTS] = self._servo[sim] = self._qpos[sim, :_NUM_JOINTS]
-        self._blocks[sim, :, :2] = draw_positions(rng, scene)
-        half_yaw = rng.uniform(-scene.start_yaw, scene.start_yaw, len(scene.blocks)) / 2
+        room = None
+        if situation is not None or self._play:
+            situation, number, target = self._draw_play(rng, situation)
+        else:
+            number, target = int(rng.integers(len(self.tasks))), int(rng.choice(self._targets))
+            task = self.tasks[number]
+            if task.color not in (ANY, NONE):
+                target = scene.colors.index(task.color)
+            room = task.room
+            situation = draw_situation(rng, len(scene.blocks), task.needs, target)
+        self._arrange(sim, draw_start(rng, scene, situation, room, target))
+        self.assign(sim, number, target, rng)
+
+    def _draw_play(self, rng: np.random.Generator, situation: Situation | None) -> tuple[Situation, int, int]:
+        """The given situation or one drawn without regard to any task; a task and target possible in it."""
+        for _ in range(_SITUATIONS):
+            drawn = situation or draw_situation(rng, len(self.scene.blocks), {}, 0)
+            possible = possible_tasks(self.tasks, self.scene.colors, drawn)
+            if possible:
+                number, target = possible[rng.integers(len(possible))]
+                return drawn, number, target
+        raise ValueError(
+            f"task={[task.name for task in self.tasks]}: none can begin in "
+            f"{situation or 'any of many situations drawn for start=play'}"
+        )
+
+    def _arrange(self, sim: int, start: Start) -> None:
+        half_yaw = start.yaw / 2
+        self._blocks[sim, :, :3] = start.pos
         self._blocks[sim, :, 3], self._blocks[sim, :, 6] = np.cos(half_yaw), np.sin(half_yaw)
-        self.task[sim] = rng.integers(len(self.tasks))
-        self.target[sim] = target = rng.choice(self._targets)
-        task = self.tasks[self.task[sim]]
-        template = task.instructions[rng.integers(len(task.instructions))]
-        self.instructions[sim] = template.format(color=scene.colors[target])
-        self.goal[sim] = 0.0
-        self._mark[sim] = MARK_UNUSED
-        if task.sample_goal:
-            self.goal[sim] = task.sample_goal(rng, self._blocks[sim, :, :3], int(target), scene)
+        self._furniture[sim] = start.furniture
+        self._lit[sim] = np.where(start.lights[:, None], _LIGHT_POS, LIGHT_OFF)
+        if start.held is not None:
+            self._hold(sim, start.held)
+
+    def _hold(self, sim: int, block: int) -> None:
+        """Put a block between the fingers and let them close on it while the arm is at rest.
+
+        Fingers that were only written into place would snap shut in the first step, and at that impact the
+        solver's few iterations can throw the block out. So they first close on it with little force.
+        """
+        model, data = self.model, self._scratch
+        mujoco.mj_resetData(model, data)
+        data.qpos[:], data.act[:], data.ctrl[:] = self._qpos[sim], self._servo[sim], self._ctrl[sim]
+        mujoco.mj_kinematics(model, data)
+        site, joint = data.site("grasp"), data.joint(self.scene.blocks[block].name)
+        fingers = slice(_NUM_JOINTS, _NUM_JOINTS + 2)
+        joint.qpos[:3] = site.xpos
+        mujoco.mju_mat2Quat(joint.qpos[3:], site.xmat)
+        data.qpos[fingers] = self.scene.blocks[block].half_size
+        data.ctrl[_NUM_JOINTS] = self.scene.blocks[block].half_size - _GENTLY
+        self._ctrl[sim, _NUM_JOINTS] = 0.0
+        mujoco.mj_step(model, data, nstep=_CLOSING_STEPS)
+        self._blocks[sim, block] = joint.qpos
+        self._qpos[sim, fingers] = data.qpos[fingers]
+
+    def assign(self, sim: int, task: int, target: int, rng: np.random.Generator) -> None:
+        """Give a simulation a task (an index into `tasks`) that begins with things as they are now."""
+        row = self.tasks[task]
+        self.task[sim], self.target[sim] = task, target
+        texts = row.texts()
+        self.instructions[sim] = texts[rng.integers(len(texts))].format(color=self.scene.colors[target])
+        self.goal[sim], self._mark[sim] = 0.0, LIGHT_OFF
+        if row.sample_goal:
+            self.goal[sim] = row.sample_goal(rng, self._blocks[sim, :, :3], target, self.scene)
             self._mark[sim] = (*self.goal[sim], 0.0)
+        self._start_pos[sim], self._start_quat[sim] = self._blocks[sim, :, :3], self._blocks[sim, :, 3:]
+        self._start_furniture[sim] = self._furniture[sim]
+        self._start_lights[sim] = self._lights()[sim]
+
+    def _lights(self) -> NDArray[np.bool_]:
+        """Which lights are on, `[N, 2]`: those whose markers are in place."""
+        lit: NDArray[np.bool_] = self._lit[:, :, 2] > _FLOOR
+        return lit
 
     def advance(self, action: Floats, hand: Hand) -> NDArray[np.bool_]:
         """Apply finite actions `[N, 7]` for 0.1 s; return which simulations diverged, `[N]`."""
         self._ctrl[:] = joint_targets(action, hand, self.scene)
+        was_down = self._furniture[:, 2] < BUTTON_PRESSED
         diverged = np.zeros(self.num_sims, np.bool_)
         try:
             self.batch.step(nstep=CONTROL_STEPS, stage=_POSITIONS)
@@ -101,7 +198,16 @@ class Simulation:
         # Written so that NaN, for which every comparison is false, counts as diverged.
         sane = (np.abs(self._qpos) < _DIVERGED).all(axis=1) & (np.abs(self._qvel) < _DIVERGED).all(axis=1)
         diverged |= ~sane
+        self._switch_lights(was_down)
         return diverged
+
+    def _switch_lights(self, was_down: NDArray[np.bool_]) -> None:
+        """A press of the button toggles the LED; the bulb follows the switch."""
+        lights = self._lights()
+        pressed = (self._furniture[:, 2] < BUTTON_PRESSED) & ~was_down
+        wanted = np.column_stack([lights[:, 0] ^ pressed, self._furniture[:, 3] > 0.0])
+        if (wanted != lights).any():
+            self._lit[:] = np.where(wanted[..., None], _LIGHT_POS, LIGHT_OFF)
 
     def hand(self) -> Hand:
         """Measure every arm; `[N]` rows, copies that stay as they are when the simulation goes on."""
@@ -124,33 +230,16 @@ class Simulation:
             hand_pos=hand.pos,
             width=hand.width,
             block_pos=self._blocks[:, :, :3].copy(),
+            block_quat=self._blocks[:, :, 3:].copy(),
             block_speed=np.sqrt((velocity**2).sum(axis=2)),
             block_size=self._sizes,
+            furniture=self._furniture.copy(),
+            lights=self._lights(),
             target=self.target,
             goal=self.goal,
+            amount=self._amounts[self.task],
+            start_pos=self._start_pos,
+            start_quat=self._start_quat,
+            start_furniture=self._start_furniture,
+            start_lights=self._start_lights,
         )
-
-    def block_quats(self) -> Floats:
-        """Orientation of the blocks, `[N, K, 4]`, w first; a copy."""
-        quats: Floats = self._blocks[:, :, 3:].copy()
-        return quats
-
-
-def draw_positions(rng: np.random.Generator, scene: Scene) -> Floats:
-    """Centres `[K, 2]` for the blocks, uniform among those that keep `scene.start_gap`.
-
-    Raises ValueError if the rectangle is too small for that.
-    """
-    num_blocks = len(scene.blocks)
-    pairs = np.triu_indices(num_blocks, k=1)
-    for _ in range(20):
-        xy = rng.uniform(scene.start_low, scene.start_high, size=(_CANDIDATES, num_blocks, 2))
-        distance = np.sqrt(((xy[:, pairs[0]] - xy[:, pairs[1]]) ** 2).sum(axis=2))
-        apart = (distance >= scene.start_gap).all(axis=1)
-        if apart.any():
-            positions: Floats = xy[apart.argmax()]
-            return positions
-    raise ValueError(
-        f"scene.start_gap={scene.start_gap}: {num_blocks} blocks do not fit that far apart between "
-        f"{scene.start_low} and {scene.start_high}"
-    )

@@ -1,25 +1,26 @@
-"""The tasks of the desk, one table: instructions, goal, success, reward.
+"""The tasks of the desk, one table: success, reward, what they need and bring about, and how an expert acts.
 
-Adding a task is one `Task` in `TASKS`. Functions see all simulations of a task at once. Reward terms are
-unscaled numbers in [0, 1]; a task's scales sum to 1.
+Adding a task is one `Task` in `TASKS`; the environment, the expert, the chains and the contract tests find
+it there. The 34 tasks of CALVIN (Mees et al. 2022, arXiv:2112.03227) have its names and thresholds. Functions
+see all simulations of a family at once. Reward terms are unscaled numbers in [0, 1]; a task's scales sum to
+1.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.desk.scene import GRIPPER_OPEN, Scene
+from envs.desk import predicates, rules
+from envs.desk.scene import Room, Scene
+from envs.desk.situations import DRAWER, GRIPPER, STACKED, TABLE, Conditions, Situation, holds
+from envs.desk.state import Bools, Floats, State, length
 
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
-
-LIFT_HEIGHT = 0.05  # clearance under a lifted block, metres
-PLACE_RADIUS = 0.04  # metres between block and goal, in the plane of the desk
 _GOAL_SHIFT = 0.12  # a place goal is at least this far from where the block starts
 _GOAL_GAP = 0.10  # and from the other blocks
 
@@ -28,110 +29,37 @@ _GOAL_GAP = 0.10  # and from the other blocks
 # policy to wait.
 SHAPING = 0.01
 
-
-@dataclass(kw_only=True, slots=True)
-class State:
-    """What predicates and rewards may look at: `N` simulations, `K` blocks, all in the world frame."""
-
-    hand_pos: Floats  # [N, 3] grasp centre
-    width: Floats  # [N] opening between the fingers
-    block_pos: Floats  # [N, K, 3]
-    block_speed: Floats  # [N, K] metres per second
-    block_size: Floats  # [N, K] edge length
-    target: NDArray[np.int64]  # [N] index of the block that the task is about
-    goal: Floats  # [N, 2] where it is to be put; zeros for tasks without a goal
-
-    def take(self, rows: NDArray[np.int64]) -> State:
-        """The same for some of the simulations."""
-        return State(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
-
-    def of_target(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The target's row of a per-block array `[N, K, ...]`."""
-        return values[np.arange(len(self.target)), self.target]
-
-    def clearance(self) -> Floats:
-        """Height of the target's underside above the desk, `[N]`, for a block that lies flat."""
-        return self.of_target(self.block_pos)[:, 2] - self.of_target(self.block_size) / 2
-
-    def reach(self) -> Floats:
-        """Distance `[N]` from the grasp centre to the target's centre."""
-        return _length(self.hand_pos - self.of_target(self.block_pos))
-
-    def held(self) -> Bools:
-        """Whether the target is between the fingers and they are closed on it, `[N]`."""
-        return (self.reach() < 0.025) & (self.width < self.of_target(self.block_size) + 0.006)
-
-
 GoalSampler = Callable[[np.random.Generator, Floats, int, Scene], Floats]
+ANY, NONE = "any", "none"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Task:
     """One row of the table."""
 
     name: str
-    instructions: tuple[str, ...]  # `{color}` is the target's
     success: Callable[[State], Bools]
     terms: Callable[[State], dict[str, Floats]]  # unscaled, in [0, 1]
     scales: Mapping[str, float]
+    rule: Callable[[rules.View], rules.Command]  # of the scripted expert
+    color: str = ANY  # of the target: one colour, `ANY` (drawn per episode) or `NONE`
+    amount: float = 0.0  # how much, and by its sign which way: metres, radians, or 1 for on
+    needs: Conditions = field(default_factory=dict)  # what must hold when it begins
+    effects: Conditions = field(default_factory=dict)  # what holds once it has succeeded
+    room: Room | None = None  # where on the desk the target starts
+    relative: bool = False  # whether success depends on the start, which observations then show
     sample_goal: GoalSampler | None = None  # (generator, block positions [K, 3], target, scene) -> xy
+    instructions: tuple[str, ...] = ()  # `{color}` is the target's; empty for the words of the name
 
-
-def lifted(state: State) -> Bools:
-    """The target is more than 5 cm above the desk, in the gripper."""
-    return (state.clearance() > LIFT_HEIGHT) & state.held()
-
-
-def placed(state: State) -> Bools:
-    """The target rests on the desk within 4 cm of the goal, and the gripper has let go of it."""
-    resting = (np.abs(state.clearance()) < 0.005) & (state.of_target(state.block_speed) < 0.05)
-    return resting & (_goal_distance(state) < PLACE_RADIUS) & _released(state)
-
-
-def _released(state: State) -> Bools:
-    return (state.width > state.of_target(state.block_size) + 0.015) | (state.reach() > 0.06)
-
-
-def _goal_distance(state: State) -> Floats:
-    return _length(state.of_target(state.block_pos)[:, :2] - state.goal)
-
-
-def _length(vectors: Floats) -> Floats:
-    lengths: Floats = np.sqrt((vectors**2).sum(axis=-1))
-    return lengths
-
-
-def _grasp_terms(state: State) -> dict[str, Floats]:
-    """Reach the block's centre, then close on it.
-
-    Nearness alone is best satisfied by hovering with closed fingers; so closing counts only around the block,
-    and counts gradually from the open hand to the block's width.
-    """
-    reach = state.reach()
-    size = state.of_target(state.block_size)
-    closed = np.clip((2 * GRIPPER_OPEN - state.width) / (2 * GRIPPER_OPEN - size), 0.0, 1.0)
-    around = np.clip((0.04 - reach) / 0.025, 0.0, 1.0)
-    return {"reach": 1.0 - np.tanh(6.0 * reach), "grasp": around * closed}
-
-
-def _lift_terms(state: State) -> dict[str, Floats]:
-    lift = np.clip(state.clearance() / LIFT_HEIGHT, 0.0, 1.0) * state.held()
-    return _grasp_terms(state) | {"lift": lift}
-
-
-def _place_terms(state: State) -> dict[str, Floats]:
-    """Grasp, carry, set down, let go; at the goal the earlier stages count as done."""
-    distance = _goal_distance(state)
-    at_goal = (distance < PLACE_RADIUS) & (state.clearance() < 0.02)
-    stages = {name: np.where(at_goal, 1.0, value) for name, value in _grasp_terms(state).items()}
-    carry = (1.0 - np.tanh(6.0 * distance)) * (state.held() | at_goal)
-    return stages | {"carry": carry, "release": (at_goal & _released(state)).astype(float)}
+    def texts(self) -> tuple[str, ...]:
+        """What a person may say to ask for it."""
+        return self.instructions or (self.name.replace("_", " "),)
 
 
 def _sample_place_goal(rng: np.random.Generator, blocks: Floats, target: int, scene: Scene) -> Floats:
     """A free spot on the desk: away from the target's start and clear of the other blocks."""
     spots = rng.uniform(scene.start_low, scene.start_high, size=(256, 2))
-    distance = _length(spots[:, None] - blocks[None, :, :2])
+    distance = length(spots[:, None] - blocks[None, :, :2])
     least = np.where(np.arange(len(blocks)) == target, _GOAL_SHIFT, _GOAL_GAP)
     free = (distance > least).all(axis=1)
     if not free.any():
@@ -143,40 +71,148 @@ def _sample_place_goal(rng: np.random.Generator, blocks: Floats, target: int, sc
     return goal
 
 
-TASKS: dict[str, Task] = {
-    task.name: task
-    for task in (
-        Task(
-            name="lift_block",
-            instructions=(
-                "lift the {color} block",
-                "pick up the {color} block",
-                "grasp and lift the {color} block",
-            ),
-            success=lifted,
-            terms=_lift_terms,
-            scales={"reach": 0.3, "grasp": 0.3, "lift": 0.4},
+_GRASP = {"reach": 0.3, "grasp": 0.3}
+_BRING = {"reach": 0.2, "grasp": 0.2, "carry": 0.4, "release": 0.2}
+_SLIDE = {"reach": 0.4, "slide": 0.6}
+_COLORS = ("red", "blue", "pink")
+_PUSH_RIGHT = Room(low=(0.40, -0.15), high=(0.47, 0.13), lane=(1.0, 0.0))
+_PUSH_LEFT = Room(low=(0.49, -0.15), high=(0.58, 0.13), lane=(-1.0, 0.0))
+_PUSH_IN = Room(low=(0.41, -0.17), high=(0.52, -0.08), lane=(0.0, -1.0))
+
+
+def _block_tasks(color: str) -> Iterator[Task]:
+    """What can be done with a block of one colour. Rotated by > 60 degrees, pushed by > 10 cm."""
+    table = {"target": TABLE}
+    for side, sign in (("right", -1), ("left", 1)):
+        yield Task(
+            name=f"rotate_{color}_block_{side}", color=color, amount=sign * np.radians(60), relative=True,
+            success=predicates.rotated, terms=predicates.rotate_terms, scales=_GRASP | {"turn": 0.4},
+            rule=rules.rotate, needs=table, effects=table,
+        )  # fmt: skip
+    for side, sign, room in (("right", 1, _PUSH_RIGHT), ("left", -1, _PUSH_LEFT)):
+        yield Task(
+            name=f"push_{color}_block_{side}", color=color, amount=sign * 0.10, relative=True, room=room,
+            success=predicates.pushed, terms=predicates.push_terms, scales={"reach": 0.4, "push": 0.6},
+            rule=rules.push, needs=table, effects=table,
+        )  # fmt: skip
+    # Lifted by > 5 cm, out of the cabinet by > 3 cm.
+    for where, height, needs in (
+        ("table", 0.05, table),
+        ("slider", 0.03, {"target": "slider"}),
+        ("drawer", 0.05, {"target": DRAWER, "drawer": "open"}),
+    ):
+        yield Task(
+            name=f"lift_{color}_block_{where}", color=color, amount=height, relative=True,
+            success=predicates.raised, terms=predicates.raise_terms, scales=_GRASP | {"lift": 0.4},
+            rule=rules.lift, needs=needs, effects={"target": GRIPPER},
+        )  # fmt: skip
+
+
+def _furniture_tasks() -> Iterator[Task]:
+    """Drawer moved by > 12 cm, door by > 15 cm, lights switched."""
+    for name, state, amount in (("open_drawer", "open", 0.12), ("close_drawer", "closed", -0.12)):
+        yield Task(
+            name=name, color=NONE, amount=amount, relative=True, success=predicates.drawer_moved,
+            terms=predicates.drawer_terms, scales=_SLIDE, rule=rules.slide_drawer,
+            needs={"drawer": "closed" if state == "open" else "open"}, effects={"drawer": state},
+        )  # fmt: skip
+    for side, other, amount in (("left", "right", 0.15), ("right", "left", -0.15)):
+        yield Task(
+            name=f"move_slider_{side}", color=NONE, amount=amount, relative=True,
+            success=predicates.slider_moved, terms=predicates.slider_terms, scales=_SLIDE,
+            rule=rules.slide_door, needs={"slider": other}, effects={"slider": side},
+        )  # fmt: skip
+    for state, other, on in (("on", "off", 1.0), ("off", "on", 0.0)):
+        yield Task(
+            name=f"turn_{state}_lightbulb", color=NONE, amount=on, relative=True,
+            success=predicates.bulb_switched, terms=predicates.switch_terms, scales=_SLIDE,
+            rule=rules.slide_switch, needs={"bulb": other}, effects={"bulb": state},
+        )  # fmt: skip
+        yield Task(
+            name=f"turn_{state}_led", color=NONE, amount=on, relative=True, success=predicates.led_switched,
+            terms=predicates.button_terms, scales={"reach": 0.5, "press": 0.5}, rule=rules.press_button,
+            needs={"led": other}, effects={"led": state},
+        )  # fmt: skip
+
+
+def _arranging_tasks() -> Iterator[Task]:
+    """About any block; `place` and `stack` begin with it in the gripper, as in CALVIN."""
+    held = {"target": GRIPPER, "others": TABLE}
+    yield Task(
+        name="place_in_slider", success=predicates.placed_in_slider, terms=predicates.slider_place_terms,
+        scales=_BRING, rule=rules.put_in_slider, needs={"target": GRIPPER}, effects={"target": "slider"},
+        relative=True,
+    )  # fmt: skip
+    yield Task(
+        name="place_in_drawer", success=predicates.placed_in_drawer, terms=predicates.drawer_place_terms,
+        scales=_BRING, rule=rules.put_in_drawer, needs={"target": GRIPPER, "drawer": "open"},
+        effects={"target": DRAWER}, relative=True,
+    )  # fmt: skip
+    yield Task(
+        name="push_into_drawer", success=predicates.pushed_into_drawer, terms=predicates.push_in_terms,
+        scales={"reach": 0.4, "push": 0.6}, rule=rules.push_into_drawer, room=_PUSH_IN, relative=True,
+        needs={"target": TABLE, "drawer": "open", "others": TABLE}, effects={"target": DRAWER},
+    )  # fmt: skip
+    yield Task(
+        name="stack_block", success=predicates.stacked_up, terms=predicates.stack_terms, scales=_BRING,
+        rule=rules.stack, needs=held, effects={"target": STACKED}, relative=True,
+    )  # fmt: skip
+    yield Task(
+        name="unstack_block", success=predicates.unstacked, terms=predicates.unstack_terms,
+        scales=_GRASP | {"apart": 0.4}, rule=rules.unstack, relative=True,
+        needs={"target": STACKED, "others": TABLE}, effects={"target": TABLE},
+    )  # fmt: skip
+
+
+def _basic_tasks() -> Iterator[Task]:
+    """The two of this project: about a block of any colour among blocks on the desk."""
+    needs = {"target": TABLE, "others": TABLE}
+    yield Task(
+        name="lift_block", success=predicates.lifted, terms=predicates.lift_terms,
+        scales=_GRASP | {"lift": 0.4}, rule=rules.lift, needs=needs, effects={"target": GRIPPER},
+        instructions=(
+            "lift the {color} block",
+            "pick up the {color} block",
+            "grasp and lift the {color} block",
         ),
-        Task(
-            name="place_block",
-            instructions=(
-                "put the {color} block on the mark",
-                "move the {color} block to the mark",
-                "pick up the {color} block and place it on the mark",
-            ),
-            success=placed,
-            terms=_place_terms,
-            scales={"reach": 0.2, "grasp": 0.2, "carry": 0.4, "release": 0.2},
-            sample_goal=_sample_place_goal,
+    )  # fmt: skip
+    yield Task(
+        name="place_block", success=predicates.placed, terms=predicates.place_terms, scales=_BRING,
+        rule=rules.put_on_mark, needs=needs, effects={"target": TABLE}, sample_goal=_sample_place_goal,
+        instructions=(
+            "put the {color} block on the mark",
+            "move the {color} block to the mark",
+            "pick up the {color} block and place it on the mark",
         ),
-    )
-}
+    )  # fmt: skip
+
+
+_CALVIN = (
+    *(task for color in _COLORS for task in _block_tasks(color)),
+    *_furniture_tasks(),
+    *_arranging_tasks(),
+)
+CALVIN_TASKS = tuple(task.name for task in _CALVIN)
+TASKS: dict[str, Task] = {task.name: task for task in (*_basic_tasks(), *_CALVIN)}
 
 
 def find_tasks(task: str | Sequence[str]) -> tuple[Task, ...]:
     """Look up one task or several by name; ValueError with the nearest names where there is none."""
     names = (task,) if isinstance(task, str) else tuple(task)
     return tuple(TASKS[check_choice("task", name, TASKS)] for name in at_least_one("task", names))
+
+
+def possible_tasks(
+    tasks: Sequence[Task], colors: Sequence[str], situation: Situation
+) -> list[tuple[int, int]]:
+    """Which tasks (indices) can begin in a situation, each with the index of a block it can be about."""
+    possible = []
+    for number, task in enumerate(tasks):
+        targets: Sequence[int] = range(len(colors))
+        if task.color != ANY:
+            targets = [0 if task.color == NONE else colors.index(task.color)]
+        possible += [(number, target) for target in targets if holds(situation, task.needs, target)]
+    return possible
 
 
 def at_least_one(field: str, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -206,13 +242,38 @@ def evaluate(
     n = len(task_of)
     reward, success = np.zeros(n), np.zeros(n, np.bool_)
     terms = {name: np.zeros(n) for task in tasks for name in task.scales}
-    for index, task in enumerate(tasks):
-        rows = np.flatnonzero(task_of == index)
-        if not len(rows):
-            continue
-        part = state if len(tasks) == 1 else state.take(rows)
+    for task, rows, part in _by_family(tasks, task_of, state):
         success[rows] = task.success(part)
         for name, value in task.terms(part).items():
             terms[name][rows] = value
             reward[rows] += SHAPING * task.scales[name] * value
     return np.where(success, 1.0, reward), success, terms
+
+
+def succeeded(tasks: Sequence[Task], task_of: NDArray[np.int64], state: State) -> Bools:
+    """Success alone, `[N]`, as in `evaluate`."""
+    success = np.zeros(len(task_of), np.bool_)
+    for task, rows, part in _by_family(tasks, task_of, state):
+        success[rows] = task.success(part)
+    return success
+
+
+def _by_family(
+    tasks: Sequence[Task], task_of: NDArray[np.int64], state: State
+) -> Iterator[tuple[Task, NDArray[np.int64], State]]:
+    groups = families(tuple(tasks))
+    for task, members in groups:
+        rows = np.flatnonzero(members[task_of])
+        if len(rows):
+            yield task, rows, state if len(groups) == 1 else state.take(rows)
+
+
+@cache
+def families(tasks: tuple[Task, ...]) -> list[tuple[Task, Bools]]:
+    """One task of each family (same functions) and which of the tasks belong to it, `[number of tasks]`.
+
+    Tasks of a family differ by target and amount alone, and are judged and acted on together.
+    """
+    keys = [(task.success, task.terms, task.rule) for task in tasks]
+    first = [keys.index(key) for key in keys]
+    return [(tasks[i], np.array(first) == i) for i in sorted(set(first))]

@@ -29,7 +29,7 @@ class Counting(DeskVectorEnv):
         return super().step(actions)
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", ["lift_block", "place_block"])
 def test_expert_succeeds_on_200_seeds(task: str):
     success, length = first_episodes(Counting(200, task), Expert(task), seed=10_000)
     assert success.mean() >= 0.95

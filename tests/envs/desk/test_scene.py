@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from envs.desk.scene import DESK, HOME, Block, build_model, shared_model
-from envs.desk.simulation import draw_positions
+from envs.desk.starts import draw_positions
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +63,6 @@ def test_start_positions_keep_apart_and_inside():
 
 
 def test_a_rectangle_too_small_for_the_blocks_is_refused():
-    scene = replace(DESK, start_high=(0.42, -0.20))
+    scene = replace(DESK, start_high=(0.42, -0.19))
     with pytest.raises(ValueError, match=r"scene\.start_gap=0\.11"):
         draw_positions(np.random.default_rng(0), scene)

@@ -3,6 +3,8 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode
 
+from envs.desk.cameras import render
+from envs.desk.experts import Expert
 from envs.desk.scene import DESK
 from envs.desk.vector import DeskVectorEnv
 
@@ -188,3 +190,32 @@ def test_make_vec_finds_the_native_environment():
     recorded.reset(seed=0)
     for _ in range(3):
         recorded.step(recorded.action_space.sample())
+
+
+def test_free_play_starts_anywhere_and_asks_for_what_is_possible():
+    tasks = ["open_drawer", "close_drawer", "lift_red_block_slider", "turn_on_led"]
+    env = DeskVectorEnv(48, tasks, start="play")
+    obs, infos = env.reset(seed=0)
+    assert set(infos["task"]) == set(tasks)
+    drawer = obs["observation"][:, env.episodes.layout["furniture"]][:, 0]
+    assert (drawer[infos["task"] == "open_drawer"] < 0.02).all()
+    assert (drawer[infos["task"] == "close_drawer"] > 0.15).all()
+    with pytest.raises(ValueError, match="none can begin"):
+        DeskVectorEnv(1, "stack_block", start="play").reset(seed=0)
+
+
+def test_lights_follow_button_and_switch_and_are_seen():
+    env = DeskVectorEnv(1, ["turn_on_led", "turn_on_lightbulb"], terminate_on_success=False)
+    expert = Expert(["turn_on_led", "turn_on_lightbulb"])
+    for seed in range(4):
+        obs, infos = env.reset(seed=seed)
+        before = env.render()[0].astype(int)
+        for _ in range(25):
+            obs, *_ = env.step(expert.act(obs))
+        light = int(infos["task"][0] == "turn_on_lightbulb")
+        assert env.episodes.sim.state(env.episodes.sim.hand()).lights[0, light]
+        data = env.episodes.sim.batch.get_data(0)
+        image = render(env.episodes.sim.model, data, "static", 200, 152)
+        lit = env.episodes.sim.model.geom(("led_lit", "bulb_lit")[light]).id
+        assert (image.segmentation == lit).sum() > 10
+        assert (env.render()[0] != before).any()
