@@ -39,8 +39,8 @@ _OWN_OBJECT = re.compile(rf"\b(?:{'|'.join(sorted(_VERBS))})\b(?: \w+)? (?:the|a
 _MORE_WORDS = """
 a an all alone and at bring by can desk do down each edge first for from gently get go hand handle have here i
 in insert instead into is it its let lying me mind my need not of off on onto one other out over pile please
-pull rather robot shelf side slowly so some stacked sliding than that the their then there this those to top tower
-toward towards two under up upward downward upwards downwards want way which with would you your could
+pull rather robot shelf side slowly so some stacked sliding than that the their then there this those to top
+tower toward towards two under up upward downward upwards downwards want way which with would you your could
 another anything carefully falls degrees 90 grasped
 """
 
