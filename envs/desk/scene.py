@@ -25,6 +25,7 @@ GRIPPER_OPEN = 0.04  # position of each finger, metres; the opening is twice tha
 PHYSICS_STEP = 0.005  # seconds
 MARK_UNUSED = (0.5, 0.0, -2.0)  # where the goal mark waits
 CONTROL_STEPS = 20  # physics steps per action: 10 Hz
+LATENCY_SAMPLES = 41  # past commands that each actuator keeps, one per physics step: up to 0.2 s of latency
 
 # Contact filter bits. The robot touches the world, never itself: joint limits keep it apart, and pairs that
 # cannot touch cost time in every step.
@@ -189,7 +190,8 @@ def _mesh_directory() -> Path:
 
 def _hidden() -> dict[str, object]:
     """Attributes of a robot collision shape: it collides with the world and is not drawn (group 3)."""
-    return {"contype": _ROBOT, "conaffinity": 0, "group": 3, "rgba": [0.5, 0.6, 0.7, 0.4], "density": 0}
+    look = {"group": 3, "rgba": [0.5, 0.6, 0.7, 0.4]}
+    return {"contype": _ROBOT, "conaffinity": 0, "density": 0, "priority": 2, **look}
 
 
 def _add_visual(body: mujoco.MjsBody, mesh: str, rgba: tuple[float, ...] = (0.93, 0.93, 0.94, 1)) -> None:
@@ -209,7 +211,7 @@ def _add_servo(spec: mujoco.MjSpec, number: str, limits: tuple[float, float], fo
         name=f"joint{number}", target=f"joint{number}", trntype=mujoco.mjtTrn.mjTRN_JOINT,
         dyntype=mujoco.mjtDyn.mjDYN_FILTEREXACT, dynprm=[0.02, *[0] * 9],
         gainprm=[kp, *[0] * 9], biastype=mujoco.mjtBias.mjBIAS_AFFINE, biasprm=[0, -kp, -kv, *[0] * 7],
-        ctrlrange=limits, forcerange=[-force, force],
+        ctrlrange=limits, forcerange=[-force, force], nsample=LATENCY_SAMPLES,
     )  # fmt: skip
 
 
@@ -235,7 +237,7 @@ def _add_hand(spec: mujoco.MjSpec, link7: mujoco.MjsBody) -> None:
         _add_visual(finger, "finger", rgba=(0.25, 0.25, 0.27, 1))
         finger.add_geom(
             name=f"{side}_pad", type=box, size=[0.0095, 0.0055, 0.0115], pos=[0, 0.0055, 0.0435],
-            friction=[1.2, 0.02, 0.0005], condim=4, priority=1, solref=[0.01, 1], **_hidden(),
+            friction=[1.2, 0.02, 0.0005], condim=4, solref=[0.01, 1], **_hidden(),
         )  # fmt: skip
         finger.add_geom(
             name=f"{side}_finger_hull",
@@ -251,7 +253,7 @@ def _add_hand(spec: mujoco.MjSpec, link7: mujoco.MjsBody) -> None:
     spec.add_actuator(
         name="gripper", target="gripper", trntype=mujoco.mjtTrn.mjTRN_TENDON,
         gainprm=[kp, *[0] * 9], biastype=mujoco.mjtBias.mjBIAS_AFFINE, biasprm=[0, -kp, -kv, *[0] * 7],
-        ctrlrange=[0, GRIPPER_OPEN], forcerange=[-60, 60],
+        ctrlrange=[0, GRIPPER_OPEN], forcerange=[-60, 60], nsample=LATENCY_SAMPLES,
     )  # fmt: skip
     # The real fingers share one motor: an off-centre block cannot push one open and the other closed.
     spec.add_equality(
@@ -267,6 +269,7 @@ def _add_block(spec: mujoco.MjSpec, block: Block) -> None:
     body.add_geom(
         name=block.name, type=mujoco.mjtGeom.mjGEOM_BOX, size=[block.half_size] * 3, mass=block.mass,
         rgba=block.rgba, contype=_WORLD, conaffinity=_ROBOT | _WORLD, friction=[0.9, 0.005, 0.0001],
+        priority=1,  # its friction decides on the desk; that of the robot decides in its hand
     )  # fmt: skip
 
 
