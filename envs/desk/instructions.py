@@ -9,9 +9,10 @@ does not ship. Splits are for measuring generalisation; each changes one thing o
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -28,7 +29,7 @@ from envs.desk.grammar import (
     phrases,
 )
 from envs.desk.meaning import Meaning, normalise, understand, unknown_words
-from envs.desk.tasks import check_choice
+from envs.desk.tasks import TASKS, check_choice
 
 Human = Mapping[str, tuple[str, ...]]
 
@@ -133,6 +134,35 @@ def parse(instruction: str, *, human: Human | None = None) -> Meaning:
         return understand(instruction)
     color = next((color for color in COLORS if f"_{color}_" in task), "")
     return Meaning(task=task, color=color, object="block" if "_block" in task else "")
+
+
+def understood(instruction: str, path: str, fallback: str, say: Callable[[str], None]) -> Meaning:
+    """`parse` with the sentences of the YAML at `path`, if any.
+
+    Where that fails and `fallback` is "nearest", the answer is `nearest`'s, and what was guessed is said.
+    """
+    human = load(path) if path else None
+    try:
+        return parse(instruction, human=human)
+    except ValueError as error:
+        if fallback != "nearest":
+            raise
+        meaning, sentence = nearest(instruction, human=human)
+        say(f"{error}; taken for {sentence!r}")
+        return meaning
+
+
+def environment(meaning: Meaning) -> dict[str, Any]:
+    """Arguments of `DeskVectorEnv` for what an instruction means: `task`, and `colors` where it names one.
+
+    Raises ValueError, naming the nearest tasks, where the desk has no such task.
+    """
+    task, general = meaning.task, f"{meaning.task.split('_')[0]}_block"
+    if task not in TASKS and task.endswith(("_table", "_block")) and general in TASKS:
+        task = general
+    check_choice("task", task, TASKS)
+    named = f"_{meaning.color}_" in task
+    return {"task": task} | ({"colors": [meaning.color]} if meaning.color and not named else {})
 
 
 def nearest(instruction: str, *, human: Human | None = None) -> tuple[Meaning, str]:
