@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from envs.desk.control import Hand
 from envs.desk.parameters import Parameters, free_bodies
-from envs.desk.scene import CONTROL_STEPS, PHYSICS_STEP
+from envs.desk.scene import CONTROL_STEPS, LATENCY_SAMPLES, PHYSICS_STEP
 from envs.desk.simulation import Simulation
 from envs.desk.tasks import State
 
@@ -30,11 +30,15 @@ class Disturbances:
         self._values, self._changed = parameters.values, parameters.changed
         self._bodies = np.array(list(free_bodies(sim.model).values()))
         self._batch = sim.batch
+        past = sim.batch.bind("history").reshape(sim.num_sims, sim.model.nu, -1)
+        self._past = past[:, :, -LATENCY_SAMPLES:]  # after a cursor and the times, the commands
         self._rngs: list[np.random.Generator | None] = [None] * sim.num_sims
         self._offset = np.zeros((sim.num_sims, len(self._bodies), 3))  # in standard deviations
 
     def begin(self, ids: NDArray[np.int64], rngs: Sequence[np.random.Generator]) -> None:
         """Take over the generators of episodes whose start has been drawn."""
+        # With latency, what the servos hear first is older than the episode: it must be the pose they hold.
+        self._past[ids] = self._batch.bind("ctrl")[ids, :, None]
         for sim, rng in zip(ids, rngs, strict=True):
             self._rngs[sim] = rng
             self._offset[sim] = rng.standard_normal(self._offset.shape[1:])

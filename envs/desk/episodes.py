@@ -99,21 +99,6 @@ class Episodes:
         """How many desks there are."""
         return self.sim.num_sims
 
-    def seed(self, ids: NDArray[np.int64], seeds: Sequence[int] | NDArray[np.int64]) -> None:
-        """Make the simulations' next episodes the first of the given seeds."""
-        self._seeds[ids] = seeds
-        self._played[ids] = 0
-
-    def begin(self, ids: NDArray[np.int64]) -> Observation:
-        """Begin the next episode in the simulations `ids`; return everyone's observation."""
-        # One generator per seed and episode: what an episode draws never depends on how the last one went.
-        rngs = [np.random.default_rng([int(self._seeds[i]), int(self._played[i])]) for i in ids]
-        self.sim.start(ids, rngs)
-        self._disturbances.begin(ids, rngs)
-        self._played[ids] += 1
-        self.elapsed[ids] = 0
-        return self._observe()
-
     def set_parameters(self, values: Mapping[str, ArrayLike], mask: ArrayLike | None = None) -> None:
         """Change parameters from now on; see `Parameters.set`."""
         ids = self.parameters.set(values, mask)
@@ -124,6 +109,21 @@ class Episodes:
     def model(self, sim: int) -> mujoco.MjModel:
         """The model of one simulation, with its parameters; read-only."""
         return self.sim.batch.get_model(sim) if self.parameters.changed else self.sim.model
+
+    def seed(self, ids: NDArray[np.int64], seeds: Sequence[int] | NDArray[np.int64]) -> None:
+        """Make the simulations' next episodes the first of the given seeds."""
+        self._seeds[ids] = seeds
+        self._played[ids] = 0
+
+    def begin(self, ids: NDArray[np.int64]) -> Observation:
+        """Begin the next episode in the simulations `ids`; return everyone's observation."""
+        # One generator per seed and episode: what an episode draws never depends on how the last one went.
+        rngs = [np.random.default_rng([int(self._seeds[i]), int(self._played[i])]) for i in ids]
+        self.sim.start(ids, rngs)
+        self._played[ids] += 1
+        self.elapsed[ids] = 0
+        self._disturbances.begin(ids, rngs)
+        return self._observe()
 
     def _observe(self) -> Observation:
         hand = self.sim.hand()

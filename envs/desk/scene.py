@@ -112,7 +112,15 @@ def build_spec(scene: Scene = DESK) -> mujoco.MjSpec:
         _add_block(spec, block)
     _add_mark(spec)
     _add_home(spec, scene)
+    _rank_frictions(spec)
     return spec
+
+
+def _rank_frictions(spec: mujoco.MjSpec) -> None:
+    """The robot's friction decides what it touches, else that of what lies free: never the greater of two."""
+    for geom in spec.geoms:
+        free = any(joint.type == mujoco.mjtJoint.mjJNT_FREE for joint in geom.parent.joints)
+        geom.priority = 2 if geom.group == 3 else int(free)  # group 3: the robot's collision shapes
 
 
 def _add_surroundings(spec: mujoco.MjSpec) -> None:
@@ -190,8 +198,7 @@ def _mesh_directory() -> Path:
 
 def _hidden() -> dict[str, object]:
     """Attributes of a robot collision shape: it collides with the world and is not drawn (group 3)."""
-    look = {"group": 3, "rgba": [0.5, 0.6, 0.7, 0.4]}
-    return {"contype": _ROBOT, "conaffinity": 0, "density": 0, "priority": 2, **look}
+    return {"contype": _ROBOT, "conaffinity": 0, "group": 3, "rgba": [0.5, 0.6, 0.7, 0.4], "density": 0}
 
 
 def _add_visual(body: mujoco.MjsBody, mesh: str, rgba: tuple[float, ...] = (0.93, 0.93, 0.94, 1)) -> None:
@@ -237,7 +244,7 @@ def _add_hand(spec: mujoco.MjSpec, link7: mujoco.MjsBody) -> None:
         _add_visual(finger, "finger", rgba=(0.25, 0.25, 0.27, 1))
         finger.add_geom(
             name=f"{side}_pad", type=box, size=[0.0095, 0.0055, 0.0115], pos=[0, 0.0055, 0.0435],
-            friction=[1.2, 0.02, 0.0005], condim=4, solref=[0.01, 1], **_hidden(),
+            friction=[1.2, 0.02, 0.0005], condim=4, priority=1, solref=[0.01, 1], **_hidden(),
         )  # fmt: skip
         finger.add_geom(
             name=f"{side}_finger_hull",
@@ -269,7 +276,6 @@ def _add_block(spec: mujoco.MjSpec, block: Block) -> None:
     body.add_geom(
         name=block.name, type=mujoco.mjtGeom.mjGEOM_BOX, size=[block.half_size] * 3, mass=block.mass,
         rgba=block.rgba, contype=_WORLD, conaffinity=_ROBOT | _WORLD, friction=[0.9, 0.005, 0.0001],
-        priority=1,  # its friction decides on the desk; that of the robot decides in its hand
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from mujoco.batch import Batch, SimulationError
 from numpy.typing import NDArray
 
 from envs.desk.control import Hand, joint_targets
-from envs.desk.scene import CONTROL_STEPS, HOME, LATENCY_SAMPLES, MARK_UNUSED, Scene, shared_model
+from envs.desk.scene import CONTROL_STEPS, HOME, MARK_UNUSED, Scene, shared_model
 from envs.desk.tasks import State, Task
 
 Floats = NDArray[np.float64]
@@ -53,8 +53,6 @@ class Simulation:
         self._blocks = self._qpos[:, adr : adr + 7 * num_blocks].reshape(-1, num_blocks, 7)
         self._block_velocity = self._qvel[:, dof : dof + 6 * num_blocks].reshape(-1, num_blocks, 6)
         self._servo = batch.bind("act")  # [N, 7] set points of the arm's servos, which follow `ctrl` smoothly
-        past = batch.bind("history").reshape(batch.nsim, model.nu, -1)
-        self._past = past[:, :, -LATENCY_SAMPLES:]  # after a cursor and the times, the commands
         self._mark = batch.bind("mocap_pos")[:, 0]
         site = model.site("grasp")
         self._hand_body = int(site.bodyid[0])
@@ -71,8 +69,6 @@ class Simulation:
         self.batch.reset(ids, keyframe=0, stage=mujoco.mjtStage.mjSTAGE_NONE.value)
         for sim, rng in zip(ids, rngs, strict=True):
             self._draw_episode(int(sim), rng)
-        # With latency, what the servos hear first is older than the episode: it must be the pose they hold.
-        self._past[ids] = self._ctrl[ids, :, None]
         self.batch.forward(ids, stage=_POSITIONS)
 
     def _draw_episode(self, sim: int, rng: np.random.Generator) -> None:
