@@ -88,8 +88,7 @@ def _simulation(env: gym.Env | VectorEnv, index: int) -> Any:
         )
     raw: Any = env.envs[index].unwrapped if isinstance(env, SyncVectorEnv) else env.unwrapped
     if hasattr(raw, "episodes"):  # the desk, single or vectorised
-        batch = raw.episodes.sim.batch
-        return SimpleNamespace(model=batch.model, data=batch.get_data(index))
+        return SimpleNamespace(model=raw.episodes.model(index), data=raw.episodes.sim.batch.get_data(index))
     raw = getattr(raw, "point_env", raw)  # PointMaze keeps its simulation one level down
     if not hasattr(raw, "model"):
         raise ValueError(f"{env.spec and env.spec.id}: is no MuJoCo environment and cannot be drawn")

@@ -133,6 +133,8 @@ def _cut(steps: Sequence[Step], slot: int, seed: int, *, with_success: bool) -> 
         "truncations": np.array([step.truncated[slot] for step in own]),
         "metadata": {"seed": seed, **texts},
     }
+    if "parameters" in start:  # what the simulation was set to, where anything was
+        episode["metadata"]["parameters"] = dict(start["parameters"][slot])
     if with_success:
         success = np.array([step.success[slot] for step in own])
         episode["infos"] = {"success": np.concatenate([start["is_success"][slot : slot + 1], success])}

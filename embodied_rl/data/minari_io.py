@@ -58,7 +58,7 @@ def load(
     those present), discrete actions, unsupported spaces, an empty dataset, NaN or infinite values (naming
     episode and step), misaligned, cut-off or corrupt files.
     """
-    data = _find(dataset_id, datasets_root(root), download)
+    data = find(dataset_id, datasets_root(root), download)
     try:
         storage = MinariStorage.read(data)
         metadata = MinariStorage.read_raw_metadata(data)
@@ -109,12 +109,12 @@ def _assemble(
 
 def episode_metadata(dataset_id: str, root: Path | str | None = None) -> list[dict[str, Any]]:
     """What the recorder kept about each episode: seed, options, success, instruction and the like."""
-    storage = MinariStorage.read(_find(dataset_id, datasets_root(root), download=False))
+    storage = MinariStorage.read(find(dataset_id, datasets_root(root), download=False))
     return list(storage.get_episode_metadata(range(storage.total_episodes)))
 
 
-def _find(dataset_id: str, root: Path, download: bool) -> Path:
-    """The dataset's data folder. Raises ValueError with the local ids when it is not there."""
+def find(dataset_id: str, root: Path, download: bool) -> Path:
+    """Return the dataset's data folder. Raises ValueError with the local ids when it is not there."""
     data = root / dataset_id / "data"
     if not (data / "metadata.json").exists() and download:
         _download(dataset_id, root)

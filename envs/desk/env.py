@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium as gym
@@ -63,20 +64,26 @@ class DeskEnv(gym.Env):
 
     def _info(self, success: bool) -> dict[str, Any]:
         sim = self.episodes.sim
-        return {
+        parameters = self.episodes.parameters
+        more = {"parameters": parameters.row(0)} if parameters.changed else {}
+        return more | {
             "is_success": success,
             "instruction": sim.instructions[0],
             "task": sim.tasks[sim.task[0]].name,
             "color": sim.scene.colors[sim.target[0]],
         }
 
+    def set_parameters(self, values: Mapping[str, float]) -> None:
+        """Change parameters of the simulation; see `DeskVectorEnv.set_parameters`."""
+        self.episodes.set_parameters(values)
+
     def render(self) -> NDArray[np.uint8] | None:
         """The desk from the static camera, `[304, 400, 3]`; None without `render_mode="rgb_array"`."""
         if self.render_mode is None:
             return None
-        batch = self.episodes.sim.batch
+        data, model = self.episodes.sim.batch.get_data(0), self.episodes.model(0)
         width, height = RENDER_SIZE
-        return render(batch.model, batch.get_data(0), "static", width, height, quality=RENDER_QUALITY).rgb
+        return render(model, data, "static", width, height, quality=RENDER_QUALITY).rgb
 
 
 def _first(obs: Observation) -> Observation:

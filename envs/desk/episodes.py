@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import mujoco
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import ArrayLike, NDArray
 
 from envs.desk.control import ACTION_DIM, Hand
+from envs.desk.disturbances import Disturbances
 from envs.desk.observations import (
     goal_layout,
     observation_layout,
@@ -18,6 +20,7 @@ from envs.desk.observations import (
     write_goal,
     write_observation,
 )
+from envs.desk.parameters import Parameters
 from envs.desk.scene import DESK, Scene
 from envs.desk.simulation import Simulation
 from envs.desk.situations import Situation
@@ -84,6 +87,8 @@ class Episodes:
             num_threads=min(threads, num_envs),
             play=options.start == "play",
         )
+        self.parameters = Parameters(self.sim.batch)
+        self._disturbances = Disturbances(self.sim, self.parameters)
         self.layout = observation_layout(options.scene)
         self.goal_layout = goal_layout(self.tasks, options.scene)
         self.observation_space = observation_space(self.tasks, options.scene)
@@ -98,6 +103,17 @@ class Episodes:
     def num_envs(self) -> int:
         """How many desks there are."""
         return self.sim.num_sims
+
+    def set_parameters(self, values: Mapping[str, ArrayLike], mask: ArrayLike | None = None) -> None:
+        """Change parameters from now on; see `Parameters.set`."""
+        ids = self.parameters.set(values, mask)
+        if self._hand is not None:
+            self.sim.batch.forward(ids, stage=mujoco.mjtStage.mjSTAGE_POS.value)
+            self._observe()
+
+    def model(self, sim: int) -> mujoco.MjModel:
+        """The model of one simulation, with its parameters; read-only."""
+        return self.sim.batch.get_model(sim) if self.parameters.changed else self.sim.model
 
     def seed(self, ids: NDArray[np.int64], seeds: Sequence[int] | NDArray[np.int64]) -> None:
         """Make the simulations' next episodes the first of the given seeds."""
@@ -114,6 +130,7 @@ class Episodes:
         self.sim.start(ids, rngs, situations)
         self._played[ids] += 1
         self.elapsed[ids] = 0
+        self._disturbances.begin(ids, rngs)
         return self._observe()
 
     def assign(self, sim: int, task: int, target: int) -> Observation:
@@ -128,6 +145,7 @@ class Episodes:
 
     def _remember(self, hand: Hand, state: State) -> Observation:
         self._hand = hand
+        hand, state = self._disturbances.measure(hand, state)
         self._obs = {
             "observation": write_observation(self.layout, hand, state),
             "desired_goal": write_goal(self.goal_layout, state, self.tasks, self.sim.task),
@@ -156,6 +174,7 @@ class Episodes:
         actions[~finite] = 0.0
         if errors and self.options.on_error == "raise":
             raise ValueError("; ".join(f"simulation {i}: {text}" for i, text in errors.items()))
+        actions = self._disturbances.act(actions)
         diverged = np.flatnonzero(self.sim.advance(actions, self._hand))
         self.elapsed += 1
         errors |= {int(i): f"the physics diverged at step {self.elapsed[i]}" for i in diverged}

@@ -26,6 +26,7 @@ FINE_GROUPS, COARSE_GROUPS = (0, 1, 2), (0, 1, 4)
 GRIPPER_OPEN = 0.04  # position of each finger, metres; the opening is twice that
 PHYSICS_STEP = 0.005  # seconds
 CONTROL_STEPS = 20  # physics steps per action: 10 Hz
+LATENCY_SAMPLES = 41  # past commands that each actuator keeps, one per physics step: up to 0.2 s of latency
 
 _MESHES = ("link0", "link1", "link2", "link3", "link4", "link5", "link6", "link7", "hand", "finger")
 
@@ -121,7 +122,15 @@ def build_spec(scene: Scene = DESK) -> mujoco.MjSpec:
         _add_block(spec, block)
     _add_mark(spec)
     _add_home(spec, scene)
+    _rank_frictions(spec)
     return spec
+
+
+def _rank_frictions(spec: mujoco.MjSpec) -> None:
+    """The robot's friction decides what it touches, else that of what lies free: never the greater of two."""
+    for geom in spec.geoms:
+        free = any(joint.type == mujoco.mjtJoint.mjJNT_FREE for joint in geom.parent.joints)
+        geom.priority = 2 if geom.group == 3 else int(free)  # group 3: the robot's collision shapes
 
 
 def _add_surroundings(spec: mujoco.MjSpec) -> None:
@@ -211,7 +220,7 @@ def _add_servo(spec: mujoco.MjSpec, number: str, limits: tuple[float, float], fo
         name=f"joint{number}", target=f"joint{number}", trntype=mujoco.mjtTrn.mjTRN_JOINT,
         dyntype=mujoco.mjtDyn.mjDYN_FILTEREXACT, dynprm=[0.02, *[0] * 9],
         gainprm=[kp, *[0] * 9], biastype=mujoco.mjtBias.mjBIAS_AFFINE, biasprm=[0, -kp, -kv, *[0] * 7],
-        ctrlrange=limits, forcerange=[-force, force],
+        ctrlrange=limits, forcerange=[-force, force], nsample=LATENCY_SAMPLES,
     )  # fmt: skip
 
 
@@ -253,7 +262,7 @@ def _add_hand(spec: mujoco.MjSpec, link7: mujoco.MjsBody) -> None:
     spec.add_actuator(
         name="gripper", target="gripper", trntype=mujoco.mjtTrn.mjTRN_TENDON,
         gainprm=[kp, *[0] * 9], biastype=mujoco.mjtBias.mjBIAS_AFFINE, biasprm=[0, -kp, -kv, *[0] * 7],
-        ctrlrange=[0, GRIPPER_OPEN], forcerange=[-60, 60],
+        ctrlrange=[0, GRIPPER_OPEN], forcerange=[-60, 60], nsample=LATENCY_SAMPLES,
     )  # fmt: skip
     # The real fingers share one motor: an off-centre block cannot push one open and the other closed.
     spec.add_equality(

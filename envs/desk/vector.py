@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from envs.desk.cameras import Quality, render
 from envs.desk.episodes import DeskOptions, Episodes, Observation, Outcome
@@ -111,8 +111,19 @@ class DeskVectorEnv(VectorEnv):
             "task": np.array([task.name for task in sim.tasks], dtype=object)[sim.task],
             "color": np.array(sim.scene.colors, dtype=object)[sim.target],
         }
+        parameters = self.episodes.parameters
+        if parameters.changed:
+            values["parameters"] = np.array([parameters.row(i) for i in range(self.num_envs)], dtype=object)
         # Gymnasium pairs every key with the mask of the simulations it holds for.
         return values | {f"_{key}": self._everyone.copy() for key in values}
+
+    def set_parameters(self, values: Mapping[str, ArrayLike], mask: ArrayLike | None = None) -> None:
+        """Change what may differ between simulations, `{name: [N] or one number}`, where `mask` `[N]` is set.
+
+        `envs.desk.parameters` has the list; `infos["parameters"]` reports the values from then on. Raises
+        ValueError for an unknown name and for values out of bounds.
+        """
+        self.episodes.set_parameters(values, mask)
 
     def _final(self, outcome: Outcome, ended: NDArray[np.bool_]) -> dict[str, Any]:
         """Last observation and infos of the episodes that ended, in the form of Gymnasium's SyncVectorEnv."""
@@ -138,10 +149,10 @@ class DeskVectorEnv(VectorEnv):
 
     def render(self) -> tuple[NDArray[np.uint8], ...]:
         """One image `[304, 400, 3]` of each desk from the static camera."""
-        batch = self.episodes.sim.batch
+        batch, model = self.episodes.sim.batch, self.episodes.model
         width, height = RENDER_SIZE
         return tuple(
-            render(batch.model, batch.get_data(i), "static", width, height, quality=RENDER_QUALITY).rgb
+            render(model(i), batch.get_data(i), "static", width, height, quality=RENDER_QUALITY).rgb
             for i in range(self.num_envs)
         )
 

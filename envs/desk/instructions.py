@@ -1,0 +1,219 @@
+"""What to say to the desk and what it means: sentences for every task, splits, `parse`.
+
+`paraphrases(task)` lists sentences, `sample` draws one with politeness and distractor clauses, `parse` finds
+the task of any instruction, `nearest` guesses it where words are unknown. The project's own grammar needs no
+data; `load` adds human sentences from a YAML of `task: [sentence, ...]` such as CALVIN's, which the project
+does not ship. Splits are for measuring generalisation; each changes one thing only (see `SPLITS`).
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from envs.desk.grammar import (
+    CALVIN_TASKS,
+    COLOR_TASKS,
+    COLORS,
+    HELDOUT_COMPOSITIONS,
+    OBJECT_TASKS,
+    TASK_NAMES,
+    Phrase,
+    frames,
+    phrases,
+)
+from envs.desk.meaning import Meaning, normalise, understand, unknown_words
+from envs.desk.tasks import TASKS, check_choice
+
+Human = Mapping[str, tuple[str, ...]]
+
+# Where CALVIN's human paraphrases lie when they are there: beside the project's folder.
+HUMAN_PATH = Path(__file__).resolve().parents[3] / "shared/data/calvin-language/instructions.yaml"
+SPLITS: dict[str, str] = {
+    "seen": "tasks and wordings to train on",
+    "paraphrase": "the same tasks in wordings that are held out",
+    "color": "blocks in colours that are held out",
+    "object": "objects that are held out: a bowl, a cup, a mug",
+    "composition": "a verb and a block, each seen, that are never seen together",
+    "all": "every one of the 34 tasks in every wording",
+}
+_SEEN_TASKS = (*(task for task in CALVIN_TASKS if task not in HELDOUT_COMPOSITIONS), "place_block")
+_TASKS_OF_SPLIT = {
+    "seen": _SEEN_TASKS,
+    "paraphrase": _SEEN_TASKS,
+    "color": COLOR_TASKS,
+    "object": OBJECT_TASKS,
+    "composition": HELDOUT_COMPOSITIONS,
+    "all": TASK_NAMES,
+}
+_HELDOUT_SHARE = 5  # one human sentence in this many is held out
+
+
+def tasks(split: str) -> tuple[str, ...]:
+    """Names of the tasks of a split; `all` includes held-out colours and objects."""
+    return _TASKS_OF_SPLIT[check_choice("split", split, SPLITS)]
+
+
+def load(path: Path | str) -> Human:
+    """Read human sentences, `{task: [sentence, ...]}`.
+
+    Raises ValueError naming the file and what is wrong: an unknown task (with the nearest one), no sentence,
+    or one sentence under two tasks.
+    """
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ValueError(f"{path}: {error}") from error
+    if not isinstance(content, dict) or not content:
+        raise ValueError(f"{path}: expected `task: [sentence, ...]` for at least one task")
+    owner: dict[str, str] = {}
+    for task, sentences in content.items():
+        try:
+            check_choice("task", task, TASK_NAMES)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+        if not isinstance(sentences, list) or not sentences or not all(isinstance(s, str) for s in sentences):
+            raise ValueError(f"{path}: {task}: expected a list of sentences, got {sentences!r}")
+        for sentence in sentences:
+            other = owner.setdefault(normalise(sentence), task)
+            if other != task:
+                raise ValueError(f"{path}: {sentence!r} stands under {other} and under {task}")
+    return {task: tuple(dict.fromkeys(sentences)) for task, sentences in content.items()}
+
+
+def paraphrases(
+    task: str, split: str = "all", *, color: str = "", human: Human | None = None
+) -> tuple[str, ...]:
+    """Plain sentences for a task, without politeness or distractors.
+
+    `color` names the block in tasks that leave it open (`place_in_drawer`); human sentences leave it open too
+    and are left out then. Raises ValueError for an unknown task, split or colour, and for a task that is not
+    of the split.
+    """
+    return tuple(phrase.text for phrase in _phrases(task, split, color, human))
+
+
+def sample(
+    task: str,
+    rng: np.random.Generator,
+    split: str = "seen",
+    *,
+    color: str = "",
+    human: Human | None = None,
+) -> str:
+    """Draw a sentence of the split, half of the time with a politeness or distractor clause or both.
+
+    Of two sources, grammar and `human`, each is drawn half of the time. Raises as `paraphrases` does.
+    """
+    choices = list(_phrases(task, split, color, human))
+    known = set(human.get(task, ())) if human else set()
+    spoken = [phrase for phrase in choices if phrase.text in known]
+    own = [phrase for phrase in choices if phrase.text not in known]
+    source = spoken if spoken and (not own or rng.random() < 0.5) else own
+    text = source[rng.integers(len(source))].text
+    if rng.random() < 0.5:
+        return text
+    dressed = list(frames(text, heldout=split in ("paraphrase", "all")))
+    return dressed[rng.integers(len(dressed))].text
+
+
+def parse(instruction: str, *, human: Human | None = None) -> Meaning:
+    """Find the task of an instruction, and colour and object where it names them.
+
+    A sentence of `human` means the task it stands under, any other what the rules say. Raises ValueError for
+    unknown words (naming each with the nearest known ones) and for instructions with no or several meanings.
+    """
+    task = _lookup(human or {}).get(normalise(instruction))
+    if not task:
+        return understand(instruction)
+    color = next((color for color in COLORS if f"_{color}_" in task), "")
+    return Meaning(task=task, color=color, object="block" if "_block" in task else "")
+
+
+def understood(instruction: str, path: str, fallback: str, say: Callable[[str], None]) -> Meaning:
+    """`parse` with the sentences of the YAML at `path`, if any.
+
+    Where that fails and `fallback` is "nearest", the answer is `nearest`'s, and what was guessed is said.
+    """
+    human = load(path) if path else None
+    try:
+        return parse(instruction, human=human)
+    except ValueError as error:
+        if fallback != "nearest":
+            raise
+        meaning, sentence = nearest(instruction, human=human)
+        say(f"{error}; taken for {sentence!r}")
+        return meaning
+
+
+def environment(meaning: Meaning) -> dict[str, Any]:
+    """Arguments of `DeskVectorEnv` for what an instruction means: `task`, and `colors` where it names one.
+
+    Raises ValueError, naming the nearest tasks, where the desk has no such task.
+    """
+    task, general = meaning.task, f"{meaning.task.split('_')[0]}_block"
+    if task not in TASKS and task.endswith(("_table", "_block")) and general in TASKS:
+        task = general
+    check_choice("task", task, TASKS)
+    named = f"_{meaning.color}_" in task
+    return {"task": task} | ({"colors": [meaning.color]} if meaning.color and not named else {})
+
+
+def nearest(instruction: str, *, human: Human | None = None) -> tuple[Meaning, str]:
+    """Guess: the meaning of the known sentence that is nearest, and that sentence.
+
+    Unknown words are first replaced by the nearest known ones; if that makes sense it is the answer.
+    """
+    words = normalise(instruction)
+    for word, near in unknown_words(instruction).items():
+        words = " ".join(near[0] if near and part == word else part for part in words.split())
+    try:
+        return parse(words, human=human), words.replace(" ,", ",")
+    except ValueError:
+        wanted = set(words.split())
+    best = max(_known_sentences(), key=lambda sentence: _similarity(wanted, sentence))
+    return parse(best), best
+
+
+def _similarity(wanted: set[str], sentence: str) -> float:
+    words = set(normalise(sentence).split())
+    return len(words & wanted) / len(words | wanted)
+
+
+@cache
+def _known_sentences() -> tuple[str, ...]:
+    return tuple(phrase.text for task in CALVIN_TASKS for phrase in phrases(task) if not phrase.heldout)
+
+
+def _lookup(human: Human) -> dict[str, str]:
+    return {normalise(sentence): task for task, sentences in human.items() for sentence in sentences}
+
+
+def _phrases(task: str, split: str, color: str, human: Human | None) -> Iterable[Phrase]:
+    check_choice("task", task, TASK_NAMES)
+    if color:
+        check_choice("color", color, COLORS)
+    if task not in tasks(split):
+        of = next(name for name in SPLITS if task in tasks(name))
+        raise ValueError(f"task={task!r}: is not of split {split!r} ({SPLITS[split]}) but of {of!r}")
+    found = {phrase.text: phrase.heldout for phrase in phrases(task, color)}
+    if human and not color:
+        found |= {sentence: _human_heldout(sentence, task, human) for sentence in human.get(task, ())}
+    for text, heldout in found.items():
+        if split == "all" or heldout == (split == "paraphrase"):
+            yield Phrase(text, heldout)
+
+
+def _human_heldout(sentence: str, task: str, human: Human) -> bool:
+    """Whether a human sentence is held out, by checksum: the same wording in every colour and direction."""
+    first = human[task][0]  # never: a task with one sentence must keep it for training
+    wording = " ".join(
+        "*" if word in (*COLORS, "left", "right", "on", "off") else word for word in sentence.split()
+    )
+    return sentence != first and zlib.crc32(wording.encode()) % _HELDOUT_SHARE == 0

@@ -1,0 +1,79 @@
+"""`scripts/simulate.py` as a user runs it."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+from embodied_rl.eval import demonstrate
+from rl_core import config
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def simulate():
+    spec = importlib.util.spec_from_file_location("scripts_simulate", ROOT / "scripts/simulate.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return lambda *arguments: config.main("simulate", module.Config, {}, module.main, arguments)
+
+
+@pytest.fixture
+def quick(monkeypatch, tmp_path):
+    """Small pictures; the path of the video."""
+    film = demonstrate.film
+    monkeypatch.setattr(demonstrate, "film", lambda *args, **more: film(*args, size=(32, 32), **more))
+    return tmp_path / "video.mp4"
+
+
+@pytest.mark.parametrize(
+    ("instruction", "task"),
+    [
+        ("pick up the red block", "lift_red_block_table red"),
+        ("please put the blue block on the mark", "place_block blue"),
+    ],
+)
+def test_an_instruction_becomes_a_video(simulate, quick, capsys, instruction, task):
+    simulate(f"instruction={instruction}", f"out={quick}")
+    said = " ".join(capsys.readouterr().err.split())
+    assert task in said
+    assert "success: True" in said
+    assert quick.stat().st_size > 500
+
+
+def test_fallback_says_what_it_guesses(simulate, quick, capsys):
+    simulate("instruction=lift the rad blok", "fallback=nearest", f"out={quick}", "steps=2")
+    said = " ".join(capsys.readouterr().err.split())
+    assert "unknown word 'rad'" in said
+    assert "taken for 'lift the red block'" in said
+    assert "success: False" in said
+
+
+def test_own_sentences(simulate, quick, capsys, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("lift_pink_block_table: [hop]")
+    simulate("instruction=hop", f"human={path}", f"out={quick}", "steps=1")
+    assert "lift_pink_block_table pink" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["instruction=lift the rad block"], "unknown word 'rad' (nearest: red"),
+        (["instruction=turn on the light"], "which light?"),
+        (["instruction=lift the red block", "policy=nowhere"], "policy='nowhere'"),
+        (["instruction=lift the red block", "fallback=nearst"], "did you mean 'nearest'"),
+        (["instruction=lift the red block", "steps=0"], "steps=0"),
+        (["instruction=lift the purple block"], "purple"),
+        ([], "instruction"),
+    ],
+)
+def test_a_mistake_gets_a_sentence(simulate, quick, capsys, arguments, message):
+    with pytest.raises(SystemExit) as stop:
+        simulate(*arguments, f"out={quick}")
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not quick.exists()
