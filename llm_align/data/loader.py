@@ -98,6 +98,11 @@ class Batch:
         grid = torch.zeros(self.mask.shape, dtype=values.dtype, device=values.device)
         return grid.masked_scatter(self.mask, values)
 
+    def first_rows(self) -> Tensor:
+        """Where the first response of each example stands among the responses, `[P]`."""
+        counts = self.mask.sum(1)
+        return counts.cumsum(0) - counts
+
 
 def make_batch(encoded: Sequence[Encoded], rows: Sequence[int], pad_id: int = 0) -> Batch:
     """Pad the examples `rows` of `encoded` into a batch."""

@@ -227,7 +227,7 @@ def losses_of(agent: Agent, item: Scored, cfg: Config) -> tuple[Tensor, Tensor, 
         loss = PAIRED[cfg.loss](score[:, 0], score[:, 1], cfg, margin)
         stats = _comparison(score, cfg)
     stats["log_prob"] = log_prob.detach()[:, 0].mean()
-    nll = -token_log_prob[_chosen_rows(batch)].sum()
+    nll = -token_log_prob[batch.first_rows()].sum()
     return loss, nll, stats
 
 
@@ -262,14 +262,8 @@ def _comparison(score: Tensor, cfg: Config) -> dict[str, Tensor]:
     return {"accuracy": (gap > 0).float().mean(), "margin": gap.mean()}
 
 
-def _chosen_rows(batch: Batch) -> Tensor:
-    """The first response of each example, `[P]` indices into its responses."""
-    counts = batch.mask.sum(1)
-    return counts.cumsum(0) - counts
-
-
 def _chosen_mask(batch: Batch) -> Tensor:
-    return batch.responses.loss_mask[_chosen_rows(batch)]
+    return batch.responses.loss_mask[batch.first_rows()]
 
 
 @torch.no_grad()
