@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,11 +13,12 @@ from torch import Tensor
 
 from llm_align.data import hh
 from llm_align.data.batches import Responses, make_responses
-from llm_align.data.examples import Example
+from llm_align.data.examples import Example, Text
 from llm_align.data.readers import Row, load_rows
 from llm_align.data.sampler import TokenBudget
 from llm_align.data.tokens import Encoded, encode
 from rl_core.config import choice, require
+from rl_core.run import Run
 
 
 @dataclass(kw_only=True, slots=True)
@@ -29,6 +31,7 @@ class Config:
     held_out: float = 0.1  # share of conversations kept for evaluation
     max_length: int = 1024  # tokens of a prompt with one response
     template: str = "own"  # own: the tokenizer's chat template | plain: HH's turns
+    empty: str = "error"  # error | drop: examples with a response that has no text
     too_long: str = "drop"  # drop | error | keep_end (cuts the prompt at its beginning)
     loss_on: str = "assistant"  # of messages: assistant | all
     batch_size: int = 16  # examples to a batch at most
@@ -41,6 +44,7 @@ class Config:
         for name in ("max_length", "batch_size", "max_tokens"):
             require(getattr(self, name) >= 1, f"data.{name}", getattr(self, name), "at least 1")
         choice("data.template", self.template, ["own", "plain"])
+        choice("data.empty", self.empty, ["error", "drop"])
         choice("data.too_long", self.too_long, ["drop", "error", "keep_end"])
         choice("data.loss_on", self.loss_on, ["assistant", "all"])
 
@@ -53,20 +57,37 @@ def read(cfg: Config, to_examples: Callable[[Sequence[Row]], list[Example]]) -> 
     """
     require(bool(cfg.source), "data.source", cfg.source, "a file, a folder or a hub id")
     rows = load_rows(cfg.source, cfg.split)
-    return to_examples(rows[: cfg.limit or None])
+    examples = to_examples(rows[: cfg.limit or None])
+    if cfg.empty == "error":
+        return examples  # the row is named where it is tokenised
+    kept = [example for example in examples if all(map(_has_text, example.responses))]
+    if len(kept) < len(examples):
+        dropped = f"{len(examples) - len(kept)} of {len(examples)} examples"
+        warnings.warn(f"{dropped} have an empty response and are left out", stacklevel=2)
+    return kept
 
 
-def split(examples: Sequence[Example], held_out: float) -> tuple[list[Example], list[Example]]:
+def split(encoded: Sequence[Encoded], held_out: float) -> tuple[list[Encoded], list[Encoded]]:
     """Examples to train on and to evaluate on, by a hash of how each conversation begins.
 
     HH holds several pairs from different points of one conversation: they stay on one side. The same example
     is on the same side whatever else the dataset holds.
     """
-    sides: tuple[list[Example], list[Example]] = ([], [])
-    for example in examples:
-        digest = hashlib.blake2b(_beginning(example).encode(), digest_size=4).digest()
-        sides[int.from_bytes(digest, "big") < held_out * 2**32].append(example)
+    sides: tuple[list[Encoded], list[Encoded]] = ([], [])
+    for item in encoded:
+        digest = hashlib.blake2b(_beginning(item.example).encode(), digest_size=4).digest()
+        sides[int.from_bytes(digest, "big") < held_out * 2**32].append(item)
     return sides
+
+
+def texts(examples: Sequence[Example]) -> Iterator[str]:
+    """Every prompt and response as plain text, to train a tokenizer on."""
+    for example in examples:
+        for text in (example.prompt, *example.responses):
+            if isinstance(text, str):
+                yield text
+            else:
+                yield from (message["content"] for message in text or [])
 
 
 def tokenize(cfg: Config, tokenizer: Any, examples: Sequence[Example]) -> list[Encoded]:
@@ -79,6 +100,9 @@ def tokenize(cfg: Config, tokenizer: Any, examples: Sequence[Example]) -> list[E
         too_long=cfg.too_long,
         loss_on=cfg.loss_on,
     )
+
+
+Tokenize = Callable[[Config, Any, Sequence[Example]], list[Encoded]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -171,6 +195,23 @@ class Batches:
             responses=batch.responses.to(self._device),
             mask=batch.mask.to(self._device),
         )
+
+
+def batches(
+    cfg: Config,
+    tokenizer: Any,
+    examples: Sequence[Example],
+    run: Run,
+    how: Tokenize = tokenize,
+) -> tuple[Batches, Batches | None]:
+    """Training and held-out batches on the run's device; no held-out ones where no example falls there."""
+    train, held_out = split(how(cfg, tokenizer, examples), cfg.held_out)
+    options: dict[str, Any] = {"seed": run.cfg.seed, "device": run.device}
+    return Batches(train, cfg, **options), Batches(held_out, cfg, **options) if held_out else None
+
+
+def _has_text(response: Text) -> bool:
+    return bool(response.strip() if isinstance(response, str) else response)
 
 
 def _beginning(example: Example) -> str:

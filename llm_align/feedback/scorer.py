@@ -7,6 +7,8 @@ encoder know more about tone than its last, which was trained to know the topic.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,39 @@ from transformers import AutoModel, AutoTokenizer
 
 from llm_align.data.batches import Responses, pad
 from llm_align.data.packing import pack
+from llm_align.models import loading
 from llm_align.models.adapters import unwrap
 from llm_align.models.log_probs import LogProbs, head_log_probs, hidden_states, spread
 from rl_core.config import choice, require
 from rl_core.normalizers import RunningMeanStd
 
 BACKBONES = ("causal", "encoder")
+
+
+@dataclass(kw_only=True, slots=True)
+class Config(loading.Config):
+    """What scores are read from: `name` is a causal model, or an encoder ("minilm": the packaged one)."""
+
+    backbone: str = "causal"  # causal | encoder
+    layers: int = 0  # of an encoder, from its input; 0 is all
+    dropout: float = 0.0  # before the output
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        choice("model.backbone", self.backbone, BACKBONES)
+        require(0 <= self.dropout < 1, "model.dropout", self.dropout, "in [0, 1)")
+        if self.backbone == "encoder":
+            require(bool(self.name), "model.name", self.name, "a text encoder; 'minilm' is packaged")
+
+
+def build(cfg: Config, texts: Iterable[str], max_length: int) -> tuple[Scorer, Any]:
+    """Scorer and tokenizer; `texts` train the tokenizer of a causal model from scratch."""
+    if cfg.backbone == "causal":
+        trunk, tokenizer = loading.load(cfg, texts, max_length)
+    else:
+        trunk, tokenizer = load_encoder(cfg.name, cfg.layers)
+        loading.check_context(trunk, max_length)
+    return Scorer(trunk, cfg.backbone, cfg.dropout), tokenizer
 
 
 class Scorer(nn.Module):

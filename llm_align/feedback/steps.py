@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from llm_align.data.examples import Example
-from llm_align.data.loader import Batch
+from llm_align.data.loader import Batch, Config
 from llm_align.data.readers import Row, require_columns
 from llm_align.data.tokens import Encoded, check_tokenizer
 from llm_align.feedback.scorer import Scorer
@@ -78,6 +78,11 @@ def encode(
             )
         )
     return encoded
+
+
+def tokenize(cfg: Config, tokenizer: Any, examples: Sequence[Example]) -> list[Encoded]:
+    """`encode` with the settings of `cfg`."""
+    return encode(tokenizer, examples, max_length=cfg.max_length)
 
 
 def step_scores(scorer: Scorer, batch: Batch) -> tuple[Tensor, Tensor]:

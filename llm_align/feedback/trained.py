@@ -22,6 +22,7 @@ from llm_align.data.tokenizer import load_tokenizer
 from llm_align.data.tokens import encode
 from llm_align.feedback import steps
 from llm_align.feedback.scorer import Scorer
+from llm_align.models import loading
 from llm_align.models.causal_lm import load_causal_lm
 from rl_core.config import did_you_mean, require
 
@@ -82,9 +83,7 @@ class RewardModel(_Callable):
 
     def save(self, folder: Path) -> None:
         """Write trunk and tokenizer as Hugging Face does, and the output beside them."""
-        folder.mkdir(parents=True, exist_ok=True)
-        self.scorer.trunk.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
+        loading.save(self.scorer.trunk, self.tokenizer, folder)
         state = self.scorer.state_dict()
         head = {name: value.contiguous() for name, value in state.items() if name.startswith(HEAD)}
         save_file(head, folder / "head.safetensors")
