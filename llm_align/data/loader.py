@@ -29,6 +29,7 @@ class Config:
     split: str = "train"
     limit: int = 0  # rows read at most; 0 reads all
     held_out: float = 0.1  # share of conversations kept for evaluation
+    fold: int = 0  # which: 0 to 1 / held_out - 1, for cross-validation
     max_length: int = 1024  # tokens of a prompt with one response
     template: str = "own"  # own: the tokenizer's chat template | plain: HH's turns
     empty: str = "error"  # error | drop: examples with a response that has no text
@@ -41,6 +42,8 @@ class Config:
         """Check ranges."""
         require(self.limit >= 0, "data.limit", self.limit, "at least 0 (all rows)")
         require(0 <= self.held_out < 1, "data.held_out", self.held_out, "in [0, 1)")
+        last = max(round(1 / self.held_out) - 1, 0) if self.held_out else 0
+        require(0 <= self.fold <= last, "data.fold", self.fold, f"0 to {last} with this data.held_out")
         for name in ("max_length", "batch_size", "max_tokens"):
             require(getattr(self, name) >= 1, f"data.{name}", getattr(self, name), "at least 1")
         choice("data.template", self.template, ["own", "plain"])
@@ -67,16 +70,17 @@ def read(cfg: Config, to_examples: Callable[[Sequence[Row]], list[Example]]) -> 
     return kept
 
 
-def split(encoded: Sequence[Encoded], held_out: float) -> tuple[list[Encoded], list[Encoded]]:
+def split(encoded: Sequence[Encoded], held_out: float, fold: int = 0) -> tuple[list[Encoded], list[Encoded]]:
     """Examples to train on and to evaluate on, by a hash of how each conversation begins.
 
     HH holds several pairs from different points of one conversation: they stay on one side. The same example
-    is on the same side whatever else the dataset holds.
+    is on the same side whatever else the dataset holds. The held-out sides of different folds do not overlap.
     """
     sides: tuple[list[Encoded], list[Encoded]] = ([], [])
     for item in encoded:
         digest = hashlib.blake2b(_beginning(item.example).encode(), digest_size=4).digest()
-        sides[int.from_bytes(digest, "big") < held_out * 2**32].append(item)
+        place = int.from_bytes(digest, "big") / 2**32
+        sides[fold * held_out <= place < (fold + 1) * held_out].append(item)
     return sides
 
 
@@ -205,7 +209,7 @@ def batches(
     how: Tokenize = tokenize,
 ) -> tuple[Batches, Batches | None]:
     """Training and held-out batches on the run's device; no held-out ones where no example falls there."""
-    train, held_out = split(how(cfg, tokenizer, examples), cfg.held_out)
+    train, held_out = split(how(cfg, tokenizer, examples), cfg.held_out, cfg.fold)
     options: dict[str, Any] = {"seed": run.cfg.seed, "device": run.device}
     return Batches(train, cfg, **options), Batches(held_out, cfg, **options) if held_out else None
 

@@ -47,7 +47,7 @@ def load(cfg: Config, texts: Iterable[str], max_length: int) -> tuple[Any, Any]:
     if cfg.lora_rank:
         targets = tuple(cfg.lora_targets)
         lora = Lora(rank=cfg.lora_rank, alpha=cfg.lora_alpha, dropout=cfg.lora_dropout, targets=targets)
-        model = add_lora(model, lora)
+        return add_lora(model, lora), tokenizer
     return model, tokenizer
 
 
@@ -84,7 +84,7 @@ def save(model: Any, tokenizer: Any, folder: Path) -> None:
     LoRA adapters are merged into the weights there, and stand by themselves in `folder/adapter`.
     """
     if isinstance(model, PeftModel):
-        model.save_pretrained(folder / "adapter")
+        model.save_pretrained(str(folder / "adapter"))
         model = copy.deepcopy(model).merge_and_unload()
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

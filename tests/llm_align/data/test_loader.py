@@ -30,6 +30,8 @@ def test_a_conversation_is_on_one_side_and_stays_there():
     assert 40 < len(held_out) < 120
     assert held_out[: len(held_out) // 2] == loader.split(encoded(early), 0.2)[1]
     assert loader.split(encoded(early), 0.0)[1] == []
+    folds = [loader.split(encoded(early), 0.2, fold)[1] for fold in range(5)]
+    assert sorted(item.prompt for fold in folds for item in fold) == sorted(i.prompt for i in encoded(early))
 
 
 def test_a_grid_has_a_place_for_every_response():
@@ -64,6 +66,7 @@ def test_empty_responses_are_an_error_or_left_out(tmp_path):
     [
         ({"held_out": 1.0}, r"data\.held_out=1\.0: must be in \[0, 1\)"),
         ({"too_long": "cut"}, "must be one of drop, error, keep_end"),
+        ({"held_out": 0.2, "fold": 5}, r"data\.fold=5: must be 0 to 4"),
         ({"batch_size": 0}, r"data\.batch_size=0"),
     ],
 )
