@@ -69,6 +69,37 @@ def ratings(rows: Sequence[Row]) -> list[Example]:
     ]
 
 
+def rankings(rows: Sequence[Row]) -> list[Example]:
+    """Rows of `prompt`+`completions`, best first, or in any order with `ranks` (lower is better, ties equal).
+
+    The ranks, sorted, are in `columns["ranks"]`. Raises ValueError naming a row with fewer than two
+    completions, or with another number of ranks.
+    """
+    require_columns(rows, ("prompt", "completions"))
+    examples = []
+    for number, row in enumerate(rows):
+        texts = row["completions"]
+        ranks = row.get("ranks") or list(range(len(texts)))
+        if len(texts) < 2 or len(ranks) != len(texts):
+            raise ValueError(
+                f"row {number}: {len(texts)} completions with {len(ranks)} ranks; "
+                "expected two or more, and a rank for each"
+            )
+        order = sorted(range(len(texts)), key=lambda k: ranks[k])
+        columns = {"ranks": [ranks[k] for k in order]}
+        examples.append(Example(prompt=row["prompt"], responses=[texts[k] for k in order], columns=columns))
+    return examples
+
+
+def scored(rows: Sequence[Row]) -> list[Example]:
+    """Rows of `prompt`+`completion`+`score`; the number is in `columns["score"]`."""
+    require_columns(rows, ("prompt", "completion", "score"))
+    return [
+        Example(prompt=row["prompt"], responses=[row["completion"]], columns={"score": float(row["score"])})
+        for row in rows
+    ]
+
+
 def prompts(rows: Sequence[Row]) -> list[Example]:
     """Rows of `prompt`; every other column is kept for the reward functions."""
     require_columns(rows, ("prompt",))

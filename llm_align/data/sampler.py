@@ -27,8 +27,8 @@ class TokenBudget:
         if lengths[longest] > max_tokens:
             raise ValueError(f"max_tokens={max_tokens}: row {longest} alone has {lengths[longest]} tokens")
         self._lengths = torch.tensor(lengths)
-        self._max_tokens = max_tokens
-        self._max_rows = max_rows or len(lengths)
+        self.max_tokens = max_tokens
+        self.max_rows = max_rows or len(lengths)
         self._seed, self._epoch, self._batch = seed, 0, 0
         self._batches = self._cut()
 
@@ -62,7 +62,7 @@ class TokenBudget:
         batches: list[list[int]] = [[]]
         for row, length in zip(order.tolist(), self._lengths[order].tolist(), strict=True):
             # lengths rise, so this row's is the padded width of the batch
-            full = (len(batches[-1]) + 1) * length > self._max_tokens or len(batches[-1]) == self._max_rows
+            full = (len(batches[-1]) + 1) * length > self.max_tokens or len(batches[-1]) == self.max_rows
             if batches[-1] and full:
                 batches.append([])
             batches[-1].append(row)

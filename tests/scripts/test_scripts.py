@@ -21,7 +21,11 @@ from rl_core import config
 
 ROOT = Path(__file__).resolve().parents[2]
 DATASET = "desk/lift_block/tiny-v0"
-RECIPE_SCRIPTS = {"train_offline": ["data.id=x/y-v0"]}  # what each must be given besides a recipe
+RECIPE_SCRIPTS = {  # what each must be given besides a recipe
+    "train_offline": ["data.id=x/y-v0"],
+    "align_offline": ["data.source=x"],
+    "train_reward_model": ["data.source=x"],
+}
 QUICK = ["run.steps=2", "run.threads=1", "eval.episodes=2", "eval.curve_episodes=1", "eval.videos=0"]
 
 

@@ -1,0 +1,1 @@
+"""Judgements into rewards: reward models, their ensembles and their calibration."""

@@ -1,0 +1,1 @@
+"""Learning from a fixed dataset: supervised tuning and the DPO family."""

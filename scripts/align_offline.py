@@ -1,0 +1,55 @@
+"""Align a language model on a fixed dataset: supervised tuning, or any member of the DPO family.
+
+python scripts/align_offline.py algo=dpo data.source=pairs.jsonl model.name=runs/sft/model run.steps=500
+"""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+from llm_align.data import loader
+from llm_align.models import loading
+from llm_align.offline import dpo, sft
+from rl_core import config
+from rl_core import run as runs
+from rl_core.progress import console
+
+ALGORITHMS: dict[str, Any] = {"sft": sft.Config, **dpo.MEMBERS}
+
+
+@dataclass(kw_only=True, slots=True)
+class Config:
+    """Everything that decides a run."""
+
+    algo: Any = MISSING
+    model: loading.Config = field(default_factory=loading.Config)
+    reference: str = ""  # another model as the reference; empty: the policy as it comes in
+    data: loader.Config = field(default_factory=loader.Config)
+    run: runs.Config = field(default_factory=runs.Config)
+
+
+def main(cfg: Config) -> None:
+    """Read, train, save the model, say how it does on what was held out."""
+    algorithm: Any = sft if isinstance(cfg.algo, sft.Config) else dpo
+    examples = loader.read(cfg.data, lambda rows: algorithm.to_examples(rows, cfg.algo))
+    with runs.Run(cfg.run, config=cfg, default_dir=f"runs/{cfg.algo.name}-seed{cfg.run.seed}") as run:
+        policy, tokenizer = loading.load(cfg.model, loader.texts(examples), cfg.data.max_length)
+        data, held_out = loader.batches(cfg.data, tokenizer, examples, run)
+        options = {}
+        if cfg.reference:
+            options["reference"] = loading.load_reference(cfg.reference, tokenizer).to(run.device)
+        agent = algorithm.train(cfg.algo, policy, data, held_out, run, **options)
+        loading.save(agent.policy, tokenizer, run.dir / "model")
+        last = json.loads((run.dir / "metrics.jsonl").read_text().splitlines()[-1])
+        overall = {name.removeprefix("eval/"): v for name, v in last.items() if name.startswith("eval/")}
+        (run.dir / "eval.json").write_text(json.dumps({"overall": overall}, indent=1) + "\n")
+    console.print(
+        f"held out: {', '.join(f'{name} {value:.4g}' for name, value in overall.items()) or 'none'}"
+    )
+    console.print(f"model: {run.dir / 'model'}")
+
+
+if __name__ == "__main__":
+    config.main("align_offline", Config, {"algo": ALGORITHMS}, main)

@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from llm_align.data.loader import make_batch
+from llm_align.models import optim
+from llm_align.models.adapters import Lora, add_lora
+from llm_align.models.log_probs import log_probs
+from llm_align.offline import dpo
+from tests.llm_align.offline import small
+
+
+def quick(cfg, **changes):
+    settings = {name: getattr(cfg, name) for name in cfg.__dataclass_fields__}
+    return dpo.Config(**settings | {"optim": optim.Config(lr=3e-3), "cache": ""} | changes)
+
+
+def items_for(cfg, reverse=False):
+    items = small.ratings() if cfg.loss in dpo.RATED else small.preferences()
+    if cfg.loss in dpo.RANKED:
+        items = small.preferences(answers=4)
+    return items
+
+
+def train(folder, cfg, steps=4, data=None, policy=None, held_out=None, **settings):
+    data = data or small.batches(items_for(cfg))
+    with small.make_run(folder, steps=steps, checkpoint_every=2, **settings) as run:
+        return dpo.train(cfg, policy or small.small_policy(), data, held_out, run)
+
+
+def score(policy, items):
+    """Log-probability of each answer of each example, `[P, K]`."""
+    batch = make_batch(items, range(len(items)))
+    with torch.no_grad():
+        return batch.grid(log_probs(policy, batch.responses).log_prob.sum(1))
+
+
+@pytest.mark.parametrize("member", dpo.MEMBERS)
+def test_every_member_prefers_the_better_answer_after_training(tmp_path, member):
+    cfg = quick(dpo.MEMBERS[member])
+    pairs = small.preferences()
+    before = score(small.small_policy(), pairs)
+    agent = train(tmp_path / "run", cfg, steps=30)
+    after = score(agent.policy, pairs)
+    gain = (after - before)[:, 0] - (after - before)[:, 1]
+    assert (gain > 0).float().mean() > 0.9
+
+
+def test_dpo_reverses_a_preference(tmp_path):
+    """A policy that was taught the worse answers learns to give the better ones."""
+    cfg, pairs = quick(dpo.MEMBERS["dpo"], optim=optim.Config(lr=1e-2)), small.preferences()
+    worse = [small.encoded(item.prompt, [item.responses[1][:-1], item.responses[0][:-1]]) for item in pairs]
+    taught = train(tmp_path / "taught", cfg, steps=30, data=small.batches(worse)).policy
+    assert (score(taught, pairs)[:, 0] < score(taught, pairs)[:, 1]).float().mean() > 0.9
+    agent = train(tmp_path / "run", cfg, steps=80, policy=taught)
+    assert (score(agent.policy, pairs)[:, 0] > score(agent.policy, pairs)[:, 1]).float().mean() > 0.9
+
+
+def test_the_first_loss_of_dpo_is_log_two_and_its_gap_is_computed_by_hand(tmp_path):
+    cfg = quick(dpo.MEMBERS["dpo"])
+    pairs = small.preferences(4)
+    agent = dpo.Agent(small.small_policy(), cfg)
+    batch = make_batch(pairs, range(4))
+    own = score(agent.policy, pairs)
+    stats = dpo.losses_of(agent, dpo.Scored(batch=batch, reference=own), cfg)
+    torch.testing.assert_close(stats[0], torch.full((4,), math.log(2.0)))
+    shifted = dpo.Scored(batch=batch, reference=own - torch.tensor([1.0, 0.0]))
+    torch.testing.assert_close(
+        dpo.losses_of(agent, shifted, cfg)[0], torch.full((4,), math.log1p(math.exp(-0.1)))
+    )
+
+
+def test_orpo_adds_the_token_mean_of_the_chosen():
+    cfg = quick(dpo.MEMBERS["orpo"])
+    pairs = small.preferences(4)
+    agent = dpo.Agent(small.small_policy(), cfg)
+    chosen = make_batch([small.encoded(item.prompt, [item.responses[0][:-1]]) for item in pairs], range(4))
+    out = log_probs(agent.policy, chosen.responses).log_prob
+    expected = -(out.sum() / chosen.responses.loss_mask.sum()).item()
+    item = dpo.Scored(batch=make_batch(pairs, range(4)), reference=torch.zeros(4, 2))
+    odds = dpo.losses_of(agent, item, cfg)[0].mean().item()
+    stats = dpo.update(agent, [item], cfg)
+    assert stats["nll"].item() == pytest.approx(expected, rel=1e-5)
+    assert stats["loss"].item() == pytest.approx(expected + odds, rel=1e-5)
+
+
+@pytest.mark.parametrize("member", ["dpo", "orpo", "kto"])
+def test_accumulation_is_one_larger_batch(member):
+    cfg = quick(dpo.MEMBERS[member], sft=0.5) if member == "dpo" else quick(dpo.MEMBERS[member])
+    items = items_for(cfg)[:6]
+
+    def step(*parts):
+        agent = dpo.Agent(small.small_policy(), cfg)
+        scored = []
+        for rows in parts:
+            batch = make_batch(items, rows)
+            # a reference far above the policy: the reference point is 0 for every part
+            high = torch.zeros(batch.mask.shape)
+            scored.append(
+                dpo.Scored(
+                    batch=batch, reference=high, mismatched=batch.responses, mismatched_reference=high[:, 0]
+                )
+                if member == "kto"
+                else dpo.Scored(batch=batch, reference=high)
+            )
+        return dpo.update(agent, scored, cfg)
+
+    whole, parts = step(range(6)), step(range(2), range(2, 6))
+    for name in whole:
+        torch.testing.assert_close(whole[name], parts[name], rtol=1e-4, atol=1e-5)
+
+
+def test_rankings_of_two_are_pairs():
+    pairs = small.preferences(4)
+    agent = dpo.Agent(small.small_policy(), quick(dpo.MEMBERS["dpo"]))
+    item = dpo.Scored(batch=make_batch(pairs, range(4)), reference=torch.zeros(4, 2))
+    want = dpo.losses_of(agent, item, quick(dpo.MEMBERS["dpo"]))[0]
+    for member in ("plackett_luce", "info_nce"):
+        torch.testing.assert_close(dpo.losses_of(agent, item, quick(dpo.MEMBERS[member]))[0], want)
+
+
+def test_rankings_of_different_lengths_share_a_batch():
+    items = [*small.preferences(2, answers=2), *small.preferences(2, answers=4)]
+    cfg = quick(dpo.MEMBERS["ranking"])
+    agent = dpo.Agent(small.small_policy(), cfg)
+
+    def losses(rows):
+        batch = make_batch(items, rows)
+        return dpo.losses_of(agent, dpo.Scored(batch=batch, reference=torch.zeros(batch.mask.shape)), cfg)[0]
+
+    for member in ("ranking", "plackett_luce", "info_nce"):
+        cfg = quick(dpo.MEMBERS[member])
+        torch.testing.assert_close(losses(range(4)), torch.cat([losses([0, 1]), losses([2, 3])]))
+
+
+def test_a_margin_asks_for_a_larger_gap():
+    cfg, pairs = quick(dpo.MEMBERS["odpo"]), small.preferences(4)
+    agent = dpo.Agent(small.small_policy(), cfg)
+    item = dpo.Scored(batch=make_batch(pairs, range(4)), reference=score(agent.policy, pairs))
+    expected = math.log1p(math.exp(0.5))
+    torch.testing.assert_close(dpo.losses_of(agent, item, cfg)[0], torch.full((4,), expected))
+
+
+def test_the_reference_point_of_kto_is_zero_at_the_start_and_bco_keeps_a_running_mean(tmp_path):
+    cfg = quick(dpo.MEMBERS["kto"])
+    data = small.batches(small.ratings())
+    agent = dpo.Agent(small.small_policy(), cfg)
+    with small.make_run(tmp_path / "run") as run:
+        references = dpo._references(agent, data, cfg, run, None)
+    scored = references(data.next())
+    loss, _, stats = dpo.losses_of(agent, scored, cfg)
+    assert stats["baseline"].item() == pytest.approx(0.0, abs=1e-5)
+    torch.testing.assert_close(loss, torch.full_like(loss, 0.5))
+    bco = train(tmp_path / "bco", quick(dpo.MEMBERS["bco"]))
+    assert bco.shift.count == 32  # four batches of eight
+
+
+@pytest.mark.parametrize("member", ["dpo", "kto", "bco"])
+def test_two_and_two_steps_are_four_and_a_seed_is_a_run(tmp_path, member):
+    cfg = quick(dpo.MEMBERS[member])
+    whole, again = (small.weights(train(tmp_path / name, cfg)) for name in ("whole", "again"))
+    assert torch.equal(whole, again)
+    with pytest.raises(small.PowerCutError):
+        train(tmp_path / "cut", cfg, data=small.cut_at(small.batches(items_for(cfg)), call=4))
+    resumed = train(tmp_path / "cut", cfg, resume=True)
+    assert torch.equal(whole, small.weights(resumed))
+
+
+def test_adapters_off_are_the_reference(tmp_path):
+    cfg = quick(dpo.MEMBERS["dpo"])
+    policy = add_lora(small.small_policy(), Lora(rank=4))
+    data = small.batches(small.preferences())
+    agent = train(tmp_path / "run", cfg, policy=policy, steps=20, data=data, held_out=data)
+    with small.make_run(tmp_path / "other") as run:
+        table = dpo._references(agent, data, cfg, run, None).table
+    torch.testing.assert_close(table, score(small.small_policy(), data.encoded), atol=1e-5, rtol=0)
+    assert not torch.equal(score(agent.policy, data.encoded), table)
+
+
+def test_evaluation_weighs_examples_alike():
+    cfg = quick(dpo.MEMBERS["dpo"], reference=False)
+    agent = dpo.Agent(small.small_policy(), cfg)
+    data = small.batches(small.preferences(10), batch_size=4)
+    nothing = lambda batch: dpo.Scored(batch=batch, reference=torch.zeros(batch.mask.shape))  # noqa: E731
+    found = dpo.evaluate(agent, data, nothing, cfg)
+    own = score(agent.policy, data.encoded)
+    assert found["accuracy"] == pytest.approx((own[:, 0] > own[:, 1]).float().mean().item())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"loss": "sigmod"}, "did you mean 'sigmoid'"),
+        ({"beta": 0.0}, r"algo\.beta=0\.0: must be > 0"),
+        ({"loss": "kto", "reference": False}, r"algo\.loss='kto': must be used with a reference"),
+        ({"loss": "odds_ratio"}, "per_token=true"),
+        ({"score": "js", "reference": False}, "no divergence"),
+        ({"loss": "exo"}, "> 0 for algo.loss=exo"),
+    ],
+)
+def test_axes_that_do_not_go_together_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        dpo.Config(**settings)
+
+
+def test_data_of_the_wrong_kind_are_named():
+    with pytest.raises(ValueError, match="column 'prompt' is missing"):
+        dpo.to_examples([{"text": "a"}], dpo.MEMBERS["kto"])
+    with pytest.raises(ValueError, match="column 'margin' is missing"):
+        dpo.to_examples([{"prompt": "a", "chosen": "b", "rejected": "c"}], dpo.MEMBERS["odpo"])

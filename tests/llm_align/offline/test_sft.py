@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from llm_align.data.loader import make_batch
+from llm_align.models import optim
+from llm_align.models.log_probs import log_probs
+from llm_align.offline import sft
+from tests.llm_align.offline import small
+
+ITEMS = [small.encoded([2, 3], [[4] * (1 + n % 4)]) for n in range(16)]
+QUICK = sft.Config(optim=optim.Config(lr=1e-2))
+
+
+def train(folder, steps=4, items=ITEMS, cfg=QUICK, held_out=None, data=None, **settings):
+    with small.make_run(folder, steps=steps, checkpoint_every=2, **settings) as run:
+        return sft.train(cfg, small.small_policy(), data or small.batches(items), held_out, run)
+
+
+def test_the_loss_is_the_token_mean_and_does_not_depend_on_the_split_into_batches():
+    policy = small.small_policy()
+    whole, first, rest = (make_batch(ITEMS, rows) for rows in (range(6), range(2), range(2, 6)))
+    out = log_probs(policy, whole.responses).log_prob
+    expected = -out.sum() / whole.responses.loss_mask.sum()
+    together = sft.update(sft.Agent(small.small_policy(), QUICK), [whole], QUICK)
+    agent = sft.Agent(small.small_policy(), QUICK)
+    apart = sft.update(agent, [first, rest], QUICK)
+    torch.testing.assert_close(together["loss"], expected.detach())
+    torch.testing.assert_close(apart["loss"], together["loss"])
+    torch.testing.assert_close(apart["grad_norm"], together["grad_norm"], rtol=1e-5, atol=1e-6)
+
+
+def test_a_uniform_model_loses_log_vocabulary():
+    agent = sft.Agent(small.small_policy(), QUICK)
+    torch.nn.init.zeros_(agent.policy.get_output_embeddings().weight)
+    assert sft.evaluate(agent, small.batches(ITEMS))["loss"] == pytest.approx(math.log(8), rel=1e-5)
+
+
+def test_it_learns_the_language(tmp_path):
+    held_out = small.batches(ITEMS)
+    agent = train(tmp_path / "run", steps=60, held_out=held_out)
+    # the word is certain; the length is uniform over 1..4, an entropy of log 4 over 3.5 tokens on average
+    assert sft.evaluate(agent, held_out)["loss"] == pytest.approx(math.log(4) / 3.5, abs=0.05)
+
+
+def test_the_same_seed_gives_the_same_weights(tmp_path):
+    first, second = (small.weights(train(tmp_path / name)) for name in "ab")
+    assert torch.equal(first, second)
+
+
+def test_two_and_two_steps_are_four(tmp_path):
+    whole = train(tmp_path / "whole")
+    with pytest.raises(small.PowerCutError):
+        train(tmp_path / "cut", data=small.cut_at(small.batches(ITEMS), call=4))
+    resumed = train(tmp_path / "cut", resume=True)
+    assert torch.equal(small.weights(whole), small.weights(resumed))
+
+
+def test_examples_by_their_columns():
+    pairs = [{"prompt": "a", "chosen": "b", "rejected": "c"}]
+    assert [item.responses for item in sft.to_examples(pairs, sft.Config())] == [["b"]]
+    with pytest.raises(ValueError, match="column 'prompt' is missing: found promt, completion"):
+        sft.to_examples([{"promt": "a", "completion": "b"}], sft.Config())
+
+
+def test_quality_prompts_learn_from_both_sides():
+    cfg = sft.Config(good_prompt="Good:", bad_prompt="Bad:")
+    found = sft.to_examples([{"prompt": "a", "chosen": "b", "rejected": "c"}], cfg)
+    assert [(item.prompt, item.responses) for item in found] == [("Good:a", ["b"]), ("Bad:a", ["c"])]
+    chat = [{"role": "user", "content": "a"}]
+    assert sft.with_quality(chat, "Good:")[0] == {"role": "system", "content": "Good:"}
+    with pytest.raises(ValueError, match=r"algo\.bad_prompt=''"):
+        sft.Config(good_prompt="Good:")
