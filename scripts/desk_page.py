@@ -1,7 +1,4 @@
-"""Write the tables of docs/desk.md anew: tasks, splits, parameters, as the code has them.
-
-python scripts/desk_page.py
-"""
+"""Write the tables of docs/desk.md anew, as the code has them: `python scripts/desk_page.py`."""
 
 import inspect
 import re
