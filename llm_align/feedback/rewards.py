@@ -138,7 +138,7 @@ def _call(
 
 
 def from_model(scores: Callable[[Responses], Tensor]) -> RewardFunction:
-    """A reward function from a model's `scores(responses) -> [B]`, e.g. `ValueModel.scores`; ids in, no text."""
+    """A reward function from a model's `scores(responses) -> [B]`, e.g. `ValueModel.scores`."""
 
     @torch.no_grad()
     def model_reward(responses: Responses) -> list[float]:
@@ -161,7 +161,7 @@ def gsm8k(completions: Sequence[Any], answer: Sequence[Any]) -> list[float | Non
 
 
 def overlong_penalty(lengths: Tensor, *, limit: int, buffer: int) -> Tensor:
-    """DAPO's soft punishment `[B]` (arXiv:2503.14476, eq. 13): 0 up to `limit - buffer` tokens, -1 at `limit`."""
+    """DAPO's soft punishment `[B]` (arXiv:2503.14476, eq. 13): 0 to `limit - buffer` tokens, -1 at `limit`."""
     return -((lengths - (limit - buffer)) / buffer).clamp(0.0, 1.0)
 
 

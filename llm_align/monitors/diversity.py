@@ -10,7 +10,7 @@ Rows = Sequence[Sequence[int]]
 
 
 def distinct(rows: Rows, n: int) -> float:
-    """Different n-grams over all n-grams of the rows (Li et al. 2016, arXiv:1510.03055); 0 if there is none."""
+    """Different n-grams over all n-grams of the rows (Li et al. 2016, arXiv:1510.03055); 0 if none."""
     grams = [gram for row in rows for gram in _grams(row, n)]
     return len(set(grams)) / len(grams) if grams else 0.0
 

@@ -80,7 +80,7 @@ class Monitor:
             run.pause(reason)
 
     def measure(self, samples: Samples) -> dict[str, float]:
-        """Reward, length, diversity and the rest of one rollout; what is undefined (no reward) is left out."""
+        """Reward, length, diversity and the rest of one rollout; what is undefined is left out."""
         judged = ~samples.reward.isnan()
         lengths = samples.responses.lengths.float()
         rows = samples.responses.response_lists()
@@ -134,7 +134,7 @@ class Monitor:
         self._start = dict(state["start"])
 
     def _compare(self, proxy: Tensor, gold: Tensor) -> dict[str, float]:
-        """How much more the trained-on reward has gained than the held-out one, each in its own deviations."""
+        """How much more the proxy has gained than the held-out score, each in its own deviations."""
         if not self._start:
             for name, scores in (("proxy", proxy), ("gold", gold)):
                 deviation = max(float(scores.std(correction=0)), 1e-8)

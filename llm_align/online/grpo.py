@@ -95,10 +95,8 @@ class Config:
             require(getattr(self, name) > 0, f"algo.{name}", getattr(self, name), "> 0")
         for name in ("epochs", "minibatches"):
             require(getattr(self, name) >= 1, f"algo.{name}", getattr(self, name), "at least 1")
-        for name in (
-            "warmup", "micro_batch_size", "clip_low", "clip_high", "entropy_coef", "refill", "overlong_buffer",
-            "keep",
-        ):  # fmt: skip
+        not_negative = ("warmup", "micro_batch_size", "clip_low", "clip_high", "entropy_coef", "refill")
+        for name in (*not_negative, "overlong_buffer", "keep"):
             require(getattr(self, name) >= 0, f"algo.{name}", getattr(self, name), ">= 0")
         require(self.dual_clip > 1, "algo.dual_clip", self.dual_clip, "> 1")
         twice = self.ratio == "clipped_geometric" and self.surrogate != "none"
@@ -225,7 +223,7 @@ def update(agent: Agent, batch: Batch, cfg: Config, generator: torch.Generator) 
             parts = []
             for rows in batch.rows[places].split(cfg.micro_batch_size or len(places)):
                 loss, stats = loss_of(agent.policy, batch, rows, cfg)
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
                 parts.append(stats | {"loss": loss.detach()})
             norm = nn.utils.clip_grad_norm_(params, cfg.max_grad_norm)
             agent.optimizer.step()

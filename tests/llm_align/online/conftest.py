@@ -76,8 +76,7 @@ class Trainer:
         )
         task, policy = options.pop("task", None) or make_task(), options.pop("policy", None) or make_policy()
         with runs.Run(settings, config=SavedConfig(algo=cfg, run=settings)) as run:
-            agent = module.train(cfg, task, policy, run, **options)
-        return agent
+            return module.train(cfg, task, policy, run, **options)
 
 
 @dataclass

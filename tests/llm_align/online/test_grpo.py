@@ -14,6 +14,7 @@ from llm_align.models.log_probs import log_probs
 from llm_align.online import grpo
 from llm_align.online.reference import KL, Reference, mean_kl
 
+CHARGED = KL(coef=0.01, estimator="k1", place="reward")
 MEMBERS = {
     "grpo": {"kl": KL(coef=0.04)},
     "dr_grpo": {"advantage": "center", "reduction": "constant"},
@@ -22,8 +23,8 @@ MEMBERS = {
     "gmpo": {"ratio": "clipped_geometric", "surrogate": "none", "clip_low": 0.4, "clip_high": 0.4},
     "gfpo": {"keep": 4, "keep_by": "efficiency", "reduction": "token"},
     "lite_ppo": {"advantage": "batch_scale", "reduction": "token"},
-    "rloo": {"advantage": "leave_one_out", "ratio": "sequence", "kl": KL(coef=0.01, estimator="k1", place="reward")},
-    "reinforce_pp": {"advantage": "batch", "reduction": "token", "kl": KL(coef=0.01, estimator="k1", place="reward")},
+    "rloo": {"advantage": "leave_one_out", "ratio": "sequence", "kl": CHARGED},
+    "reinforce_pp": {"advantage": "batch", "reduction": "token", "kl": CHARGED},
     "cispo": {"surrogate": "cispo", "clip_low": 0.0, "clip_high": 5.0, "reduction": "token"},
 }  # fmt: skip
 
