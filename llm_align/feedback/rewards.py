@@ -161,7 +161,7 @@ def gsm8k(completions: Sequence[Any], answer: Sequence[Any]) -> list[float | Non
 
 
 def overlong_penalty(lengths: Tensor, *, limit: int, buffer: int) -> Tensor:
-    """DAPO's soft punishment `[B]` (arXiv:2503.14476, eq. 13): 0 to `limit - buffer` tokens, -1 at `limit`."""
+    """DAPO's soft punishment `[B]` (arXiv:2503.14476, eq. 13): 0 to `limit - buffer` tokens, -1 at it."""
     return -((lengths - (limit - buffer)) / buffer).clamp(0.0, 1.0)
 
 

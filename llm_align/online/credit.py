@@ -44,7 +44,7 @@ def last_token(mask: Tensor) -> Tensor:
 
 
 def next_values(values: Tensor, mask: Tensor, final: Tensor) -> Tensor:
-    """Value before the next token of the policy's, `[B, L]`, skipping an environment's; at the last, `final [B]`.
+    """Value before the policy's next token, `[B, L]`, over an environment's words; at the last, `final [B]`.
 
     values, mask [B, L]; what stands outside the mask is meaningless.
     """
@@ -55,7 +55,9 @@ def next_values(values: Tensor, mask: Tensor, final: Tensor) -> Tensor:
     return torch.cat([values, final[:, None]], 1).gather(1, upcoming)
 
 
-def token_rewards(samples: Samples, cfg: Config, kl: KL, kl_coef: float, ref_log_prob: Tensor | None) -> Tensor:
+def token_rewards(
+    samples: Samples, cfg: Config, kl: KL, kl_coef: float, ref_log_prob: Tensor | None
+) -> Tensor:
     """Rewards `[B, L]`: the KL price at every token of the policy's, the score at its last one.
 
     With `truncated="bootstrap"` a cut response has no score: it was not finished, so it cannot be judged; the
