@@ -24,6 +24,7 @@ from torch import Tensor
 
 from llm_align.data.batches import Responses
 from llm_align.data.gsm8k import final_answer
+from llm_align.feedback.trained import RewardModel
 from rl_core.config import choice, require
 
 RewardFunction = Callable[..., Sequence[float | None]]
@@ -177,7 +178,7 @@ FUNCTIONS: dict[str, RewardFunction] = {"gsm8k": gsm8k}
 
 @dataclass(kw_only=True, slots=True)
 class Config:
-    """Which functions judge; each is one of `FUNCTIONS` or `file.py:name`, a function of the user's."""
+    """Which functions judge: one of `FUNCTIONS`, `file.py:name`, or the folder of a trained reward model."""
 
     functions: tuple[str, ...] = ("gsm8k",)
     weights: tuple[float, ...] = ()  # empty: all 1
@@ -189,20 +190,22 @@ class Config:
         require(fits, "rewards.weights", self.weights, f"{len(self.functions)} numbers, one per function")
 
 
-def load(config: Config) -> Rewards:
-    """The rewards that a configuration names."""
+def load(config: Config, device: torch.device | str = "cpu") -> Rewards:
+    """The rewards that a configuration names; reward models on `device`."""
     weights = config.weights or (1.0,) * len(config.functions)
     rewards = [
-        Reward(name=name.rpartition(":")[2], function=_function(name), weight=weight)
+        Reward(name=Path(name.rpartition(":")[2]).name, function=_function(name, device), weight=weight)
         for name, weight in zip(config.functions, weights, strict=True)
     ]
     return Rewards(rewards, on_error=config.on_error)
 
 
-def _function(name: str) -> RewardFunction:
+def _function(name: str, device: torch.device | str) -> RewardFunction:
+    if Path(name).is_dir():
+        return RewardModel.load(Path(name), device)
     file, _, attribute = name.rpartition(":")
     if not file:
-        choice("rewards.functions", name, [*FUNCTIONS, "<file.py>:<function>"])
+        choice("rewards.functions", name, [*FUNCTIONS, "<file.py>:<function>", "<reward model's folder>"])
         return FUNCTIONS[name]
     require(Path(file).is_file(), "rewards.functions", name, "file.py:function with an existing file")
     spec = importlib.util.spec_from_file_location(Path(file).stem, file)
