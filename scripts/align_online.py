@@ -12,13 +12,13 @@ from llm_align.eval.held_out import held_out, write
 from llm_align.feedback import rewards as reward_functions
 from llm_align.models import loading
 from llm_align.monitors import monitor as monitors
-from llm_align.online import best_of_n, grpo, ppo, prompts, reinforce
+from llm_align.online import best_of_n, grpo, ppo, prompts, reinforce, trpo
 from llm_align.online import rollout as rollouts
 from rl_core import config
 from rl_core import run as runs
 from rl_core.progress import console
 
-ALGORITHMS: dict[str, Any] = {"grpo": grpo, "ppo": ppo, "reinforce": reinforce, "best_of_n": best_of_n}
+ALGORITHMS = {"grpo": grpo, "ppo": ppo, "reinforce": reinforce, "trpo": trpo, "best_of_n": best_of_n}
 
 
 @dataclass(kw_only=True, slots=True)
@@ -38,18 +38,19 @@ class Config:
 def main(cfg: Config) -> None:
     """Read, train, save the model, say how it does on what was held out (or, if nothing was, on all)."""
     name, algorithm = next((n, m) for n, m in ALGORITHMS.items() if isinstance(cfg.algo, m.Config))
+    shown = cfg.demonstrations
+    config.require(name == "ppo" or not shown, "demonstrations", shown, "empty: only algo=ppo learns from it")
     asked = prompts.read(cfg.data)
     rewards = reward_functions.load(cfg.rewards, runs.pick_device(cfg.run.device))
     with runs.Run(cfg.run, config=cfg, default_dir=f"runs/{name}-seed{cfg.run.seed}") as run:
-        length = cfg.data.max_length + cfg.rollout.max_new_tokens * cfg.rollout.max_turns
-        policy, tokenizer = prompts.load_model(cfg.model, length)
+        policy, tokenizer = prompts.load_model(cfg.model, cfg.data.max_length + cfg.rollout.limit)
         trained, kept = prompts.tokenize(cfg.data, tokenizer, asked)
         task = rollouts.Task(prompts=trained, tokenizer=tokenizer, rewards=rewards, config=cfg.rollout)
         test = replace(task, prompts=kept or trained)
         options: dict[str, Any] = {"monitor": monitors.Monitor(cfg.monitor)}
         options["evaluate"] = lambda agent: held_out(test, agent.policy, cfg.run.seed, run.device)
-        if cfg.demonstrations:
-            options["demonstrations"] = prompts.demonstrations(cfg.demonstrations, tokenizer, length)
+        if shown:
+            options["demonstrations"] = prompts.demonstrations(shown, tokenizer, cfg.data.max_length)
         agent = algorithm.train(cfg.algo, task, policy, run, **options)
         loading.save(agent.policy, tokenizer, run.dir / "model")
         console.print(write(options["evaluate"](agent), run.dir), f"model: {run.dir / 'model'}", sep="\n")

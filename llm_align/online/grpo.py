@@ -116,11 +116,6 @@ class Batch:
     kl_coef: float
     rollout: rollout.Config
 
-    @property
-    def limit(self) -> int:
-        """The longest possible response, in tokens of the policy's."""
-        return self.rollout.max_new_tokens * self.rollout.max_turns
-
 
 class Agent(nn.Module):
     """The policy and its optimizer. The policy stays in evaluation mode: dropout would move the ratio."""
@@ -138,8 +133,7 @@ def advantages(
     """Advantage `[B]` of each response within its group, after what shapes and filters the rewards."""
     reward, lengths = samples.reward, samples.responses.lengths
     if cfg.overlong_buffer:
-        limit = drawn.max_new_tokens * drawn.max_turns
-        reward = reward + overlong_penalty(lengths, limit=limit, buffer=cfg.overlong_buffer)
+        reward = reward + overlong_penalty(lengths, limit=drawn.limit, buffer=cfg.overlong_buffer)
     if cfg.kl.in_reward:
         assert ref_log_prob is not None
         kl = cfg.kl.per_token(samples.log_prob, ref_log_prob)
@@ -186,7 +180,7 @@ def reduce(loss: Tensor, mask: Tensor, batch: Batch, cfg: Config) -> Tensor:
         return token_mean(loss, mask, num_tokens=batch.num_tokens * share)
     weight = len(loss) / (batch.num_rows * share)
     if cfg.reduction == "constant":
-        return constant_mean(loss, mask, length=batch.limit) * weight
+        return constant_mean(loss, mask, length=batch.rollout.limit) * weight
     return sequence_mean(loss, mask) * weight
 
 

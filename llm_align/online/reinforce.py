@@ -87,28 +87,27 @@ class Experience:
     temperature: float
 
 
-def charged_reward(experience: Experience, cfg: Config) -> Tensor:
+def charged_reward(experience: Experience, kl: KL) -> Tensor:
     """Reward `[B]` less the price of the response's KL; NaN where nothing judged it."""
     samples = experience.samples
-    if not cfg.kl.in_reward:
+    if not kl.in_reward:
         return samples.reward
     assert experience.ref_log_prob is not None
-    kl = cfg.kl.per_token(samples.log_prob, experience.ref_log_prob)
-    return samples.reward - experience.kl_coef * masked_sum(kl, samples.responses.loss_mask, dim=-1)
+    price = kl.per_token(samples.log_prob, experience.ref_log_prob)
+    return samples.reward - experience.kl_coef * masked_sum(price, samples.responses.loss_mask, dim=-1)
 
 
-def advantages(experience: Experience, cfg: Config) -> Tensor:
+def advantages(experience: Experience, baseline: str, kl: KL) -> Tensor:
     """Reward minus the baseline, `[B]`; 0 where nothing judged."""
-    reward = charged_reward(experience, cfg)
-    if cfg.baseline == "leave_one_out":
+    reward = charged_reward(experience, kl)
+    if baseline == "leave_one_out":
         return leave_one_out(experience.samples.grouped(reward)).flatten()
-    baseline = torch.zeros_like(reward)
-    if cfg.baseline == "batch":
-        baseline = reward.nanmean().expand_as(reward)
-    elif cfg.baseline == "greedy":
+    if baseline == "batch":
+        return (reward - reward.nanmean()).nan_to_num(0.0)
+    if baseline == "greedy":
         assert experience.greedy is not None
-        baseline = experience.greedy
-    return (reward - baseline).nan_to_num(0.0)
+        return (reward - experience.greedy).nan_to_num(0.0)
+    return reward.nan_to_num(0.0)
 
 
 def minimum_risk(log_prob: Tensor, reward: Tensor, distinct: Tensor, alpha: float) -> Tensor:
@@ -150,7 +149,7 @@ def update(agent: Agent, experience: Experience, cfg: Config) -> dict[str, Tenso
     if cfg.objective == "minimum_risk":
         whole = samples.grouped(now.log_prob.sum(-1))
         reward, fresh = (
-            samples.grouped(charged_reward(experience, cfg)),
+            samples.grouped(charged_reward(experience, cfg.kl)),
             samples.grouped(first_of_its_kind(samples)),
         )
         loss = minimum_risk(whole, reward, fresh, cfg.alpha)
@@ -182,7 +181,7 @@ def _token_advantages(agent: Agent, experience: Experience, cfg: Config) -> tupl
     samples = experience.samples
     mask = samples.responses.loss_mask
     if agent.critic is None:
-        return advantages(experience, cfg)[:, None].expand(mask.shape), mask.new_zeros(
+        return advantages(experience, cfg.baseline, cfg.kl)[:, None].expand(mask.shape), mask.new_zeros(
             (), dtype=torch.float32
         )
     args = (experience.kl_coef, experience.ref_log_prob)

@@ -40,6 +40,11 @@ class Config:
             require(getattr(self, name) >= 1, f"rollout.{name}", getattr(self, name), "at least 1")
         require(self.temperature > 0, "rollout.temperature", self.temperature, "> 0 (rollouts are sampled)")
 
+    @property
+    def limit(self) -> int:
+        """The longest possible response, in tokens of the policy's."""
+        return self.max_new_tokens * self.max_turns
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Samples:

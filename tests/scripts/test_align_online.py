@@ -86,7 +86,7 @@ def quick(folder: Path, out: Path) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("algo", ["grpo", "ppo", "reinforce", "best_of_n"])
+@pytest.mark.parametrize("algo", ["grpo", "ppo", "reinforce", "trpo", "best_of_n"])
 def test_every_algorithm_runs_and_its_model_generates(algo: str, folder: Path, tmp_path: Path):
     out = tmp_path / "run"
     align(f"algo={algo}", *quick(folder, out))
@@ -142,6 +142,7 @@ def test_every_preset_composes(algo: str, preset: str):
         (["rewards.functions=[BROKEN]"], "'broken' returned 1 rewards for 4 completions"),
         (["data.max_length=255"], "at most the model's context"),
         (["algo.clip_hihg=1"], "did you mean 'algo.clip_high'"),
+        (["demonstrations=x.jsonl"], "only algo=ppo"),
         (["algo=grop"], "did you mean 'grpo'"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -111,6 +112,15 @@ def test_a_run_pauses_with_a_checkpoint_and_the_reason(tmp_path):
     pause = json.loads((tmp_path / "run" / "pauses.jsonl").read_text())
     assert pause == {"step": 3, "reason": "reward -2.5 below -2.4 (mean of 2 steps)"}
     assert train(Monitor(Config(window=2, min_reward=-99.0)), resume=True) == [4, 5, 6, 7, 8, 9]
+
+
+def test_a_diverging_kl_pauses():
+    reasons = []
+    run = SimpleNamespace(log=lambda step, values: None, pause=reasons.append)
+    monitor = Monitor(Config(window=2, max_kl=10.0))
+    for step, kl in enumerate([3.0, 5.0, 40.0], 1):
+        monitor.watch(step, samples([1.0] * 4), run, kl=torch.tensor(kl))
+    assert reasons == ["kl 22.5 above 10 (mean of 2 steps)"]
 
 
 def test_wrong_settings_are_refused():

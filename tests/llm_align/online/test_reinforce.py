@@ -58,7 +58,7 @@ def test_baselines_by_hand():
     drawn = experience([1.0, 3.0, 5.0, math.nan], greedy=torch.tensor([1.0, 1.0, 2.0, 2.0]))
 
     def advantage(baseline):
-        return reinforce.advantages(drawn, reinforce.Config(baseline=baseline)).tolist()
+        return reinforce.advantages(drawn, baseline, KL()).tolist()
 
     assert advantage("none") == [1.0, 3.0, 5.0, 0.0]
     assert advantage("batch") == [-2.0, 0.0, 2.0, 0.0]
@@ -69,7 +69,7 @@ def test_baselines_by_hand():
 def test_kl_in_the_reward_by_hand():
     kl = KL(coef=1.0, estimator="k1", place="reward")
     drawn = experience([1.0, 1.0, 1.0, 1.0], ref_log_prob=torch.full((4, 1), -3.0), kl_coef=0.25)
-    assert reinforce.charged_reward(drawn, reinforce.Config(kl=kl)).tolist() == [0.5] * 4
+    assert reinforce.charged_reward(drawn, kl).tolist() == [0.5] * 4
 
 
 def test_minimum_risk_by_hand():
