@@ -100,7 +100,7 @@ def test_a_run_pauses_with_a_checkpoint_and_the_reason(tmp_path):
     def train(monitor, resume=False):
         config.resume = resume
         done = []
-        with runs.Run(config, config=Saved(run=config)) as run:
+        with runs.Run(config, config=Saved(run=config), may_change=("monitor",)) as run:
             for step in run.steps(agent, monitor=monitor):
                 done.append(step)
                 monitor.watch(step, samples([float(-step)] * 4), run)
