@@ -76,11 +76,15 @@ class Rollout:
 
 @dataclass(kw_only=True, slots=True)
 class Evaluation:
-    """What the present networks say of the rows: each `[b]` or `[b, L]`, with gradient."""
+    """What the present networks say of the rows: each `[b]` or `[b, L]`, with gradient.
+
+    `penalty` is a scalar added to the loss: a KL term, a pretraining loss.
+    """
 
     log_prob: Tensor
     entropy: Tensor
     value: Tensor
+    penalty: Tensor | None = None
 
 
 def ppo_update(
@@ -135,6 +139,9 @@ def ppo_loss(
     entropy = token_mean(now.entropy, rows.mask)
     loss = policy + config.value_coef * value - config.entropy_coef * entropy
     stats = ratio_stats(now.log_prob, rows.log_prob, rows.mask, **clips)
+    if now.penalty is not None:
+        loss = loss + now.penalty
+        stats["penalty"] = now.penalty.detach()
     stats |= {"policy_loss": policy.detach(), "value_loss": value.detach(), "entropy": entropy.detach()}
     return loss, stats
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +21,8 @@ from rl_core import accelerate, checkpoint, config, provenance
 from rl_core.config import choice, require
 from rl_core.metrics import MetricLog
 from rl_core.progress import bar, console
+
+PAUSED = 3  # exit status of a run that paused itself
 
 # Settings that may differ between the two halves of a resumed run: where, how long and how often, never what.
 # A schedule over the run follows the new `run.steps`.
@@ -88,6 +91,7 @@ class Run:
         self._claim_directory(config, _MAY_CHANGE.union(may_change))
         self.metrics = MetricLog(self.dir, config=config, tensorboard=cfg.tensorboard, wandb=cfg.wandb)
         self._stop: signal.Signals | None = None
+        self._paused = ""
 
     def __enter__(self) -> Self:
         """Nothing to open: the constructor has done it."""
@@ -112,17 +116,25 @@ class Run:
             task = progress.add_task("training", total=self.cfg.steps, completed=done, note="")
             for step in range(done + 1, self.cfg.steps + 1):
                 yield step
-                last = step == self.cfg.steps or self._stop is not None
+                last = step == self.cfg.steps or self._stop is not None or bool(self._paused)
                 if last or step % self.cfg.log_every == 0 or self.should_eval(step):
                     progress.update(task, completed=step, note=self.metrics.flush())
                 if last or step % self.cfg.checkpoint_every == 0:
                     self._save(step, agent, objects)
+                if self._paused:
+                    self._record_pause(step)
+                    if step < self.cfg.steps:
+                        raise SystemExit(PAUSED)
                 if self._stop is not None:
                     self._exit(step)
 
     def log(self, step: int, values: Mapping[str, Tensor | float], group: str = "train") -> None:
         """Record `values` as `group/name`; tensors stay on the device until a row is written."""
         self.metrics.add(step, values, group)
+
+    def pause(self, reason: str) -> None:
+        """End after this step, with a checkpoint and `reason` in `pauses.jsonl`; the run can be resumed."""
+        self._paused = reason
 
     def should_eval(self, step: int) -> bool:
         """Whether to evaluate after `step`: every `eval_every` steps and at the end."""
@@ -189,6 +201,11 @@ class Run:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+    def _record_pause(self, step: int) -> None:
+        with (self.dir / "pauses.jsonl").open("a") as stream:
+            stream.write(json.dumps({"step": step, "reason": self._paused}) + "\n")
+        console.print(f"paused after step {step}: {self._paused}; run.resume=true continues from it")
 
     def _exit(self, step: int) -> None:
         assert self._stop is not None

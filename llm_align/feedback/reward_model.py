@@ -42,6 +42,7 @@ class Config:
     objective: str = "pairwise"  # pairwise | listwise | pointwise | outcome | process
     centering: float = 0.0  # weight of (best + worst)^2
     lm: float = 0.0  # weight of the better answer's negative log-likelihood, a mean over tokens
+    l2: float = 0.0  # weight of the output's squared norm: a ridge on frozen features
     frozen: bool = False  # train the output on features computed once
     aggregation: str = "last"  # of a solution's step scores into one: last | min | mean
     optim: optim.Config = field(default_factory=lambda: optim.Config(lr=1e-5, warmup=10))
@@ -50,7 +51,7 @@ class Config:
         """Check ranges, and that the settings go together."""
         choice("algo.objective", self.objective, EXAMPLES)
         choice("algo.aggregation", self.aggregation, steps.AGGREGATIONS)
-        for name in ("centering", "lm"):
+        for name in ("centering", "lm", "l2"):
             require(getattr(self, name) >= 0, f"algo.{name}", getattr(self, name), ">= 0")
         compared = self.objective in ("pairwise", "listwise")
         require(
@@ -137,13 +138,13 @@ def update(agent: Agent, batch: Batch, features: Tensor | None, cfg: Config) -> 
 def _objective(
     agent: Agent, batch: Batch, features: Tensor | None, cfg: Config
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    regulariser = torch.zeros((), device=batch.mask.device)
+    regulariser = cfg.l2 * agent.scorer.output.weight.square().sum()
     if cfg.lm:
         flat, log_probs = agent.scorer.with_log_probs(batch.responses)
         score = batch.grid(flat)
         best = batch.first_rows()
         mask = batch.responses.loss_mask[best]
-        regulariser = -cfg.lm * log_probs.log_prob[best].sum() / mask.sum()
+        regulariser = regulariser - cfg.lm * log_probs.log_prob[best].sum() / mask.sum()
     else:
         score = scores(agent, batch, features)
     loss = OBJECTIVES[cfg.objective](score, batch).mean()

@@ -123,6 +123,11 @@ def test_the_regularisers_are_added():
     cfg = replace(QUICK, centering=0.25)
     agent = rm.Agent(scorer, cfg)
     assert rm.update(agent, batch, None, cfg)["loss"] - plain == pytest.approx(1.0, rel=1e-5)
+    scorer = causal()
+    scorer.output.weight.data[0, 0] = 1e-3  # too small to move a score, not its own square times 10^6
+    cfg = replace(QUICK, l2=1e6)
+    agent = rm.Agent(scorer, cfg)
+    assert rm.update(agent, batch, None, cfg)["loss"] - plain == pytest.approx(1.0, abs=0.02)
 
 
 def test_an_encoder_reads_the_response_only_where_it_averages():

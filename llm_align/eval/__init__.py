@@ -1,0 +1,1 @@
+"""Measures an aligned model: win rates, verifiable accuracy, the price in KL."""

@@ -1,0 +1,49 @@
+"""How a policy does on prompts that it was not trained on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from llm_align.eval.accuracy import verifiable
+from llm_align.online.rollout import Samples, Task, join
+
+
+def held_out(task: Task, policy: Any, seed: int, device: torch.device | str = "cpu") -> dict[str, float]:
+    """Mean reward, length and more over a group of responses to every prompt of `task`.
+
+    Where every reward is 0 or 1, also accuracy and pass@k for k = 1 and the group. The same seed draws the
+    same random numbers at every call.
+    """
+    generator = torch.Generator(device).manual_seed(seed)
+    size, count = task.config.prompts, len(task.prompts)
+    parts = [
+        task.draw(policy, range(start, min(start + size, count)), generator)
+        for start in range(0, count, size)
+    ]
+    return summary(join(parts))
+
+
+def write(overall: dict[str, float], folder: Path) -> str:
+    """Write `eval.json` into `folder`; returns the numbers in one line."""
+    (folder / "eval.json").write_text(json.dumps({"overall": overall}, indent=1) + "\n")
+    return "  ".join(f"{name} {value:.4g}" for name, value in overall.items())
+
+
+def summary(samples: Samples) -> dict[str, float]:
+    """Numbers of judged samples; without a judged one, only their shape."""
+    reward = samples.reward[~samples.reward.isnan()]
+    values = {
+        "length": float(samples.responses.lengths.float().mean()),
+        "truncated": float((~samples.ended).float().mean()),
+    }
+    if len(reward) == 0:
+        return values
+    best = samples.grouped(samples.reward.nan_to_num(-torch.inf)).amax(1)
+    values |= {"reward": float(reward.mean()), "best_of_group": float(best[best.isfinite()].mean())}
+    if bool(((reward == 0) | (reward == 1)).all()):
+        values |= verifiable(samples, ks=sorted({1, samples.group_size}))
+    return values

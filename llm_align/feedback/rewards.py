@@ -1,0 +1,220 @@
+"""Rewards of responses: any callables with TRL's signature, several with weights, faults named by row.
+
+    def concise(prompts, completions, completion_ids, **columns) -> list[float | None]
+
+One entry per completion; None means "not mine to judge". A function receives those of the keywords that it
+names (all of them if it takes `**columns`): the three above, the columns of the prompts' rows, and
+`responses`, the token batch, for models that score ids. Chat prompts come with completions as one-message
+lists, as in TRL.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from llm_align.data.batches import Responses
+from llm_align.data.gsm8k import final_answer
+from llm_align.feedback.trained import RewardModel
+from rl_core.config import choice, require
+
+RewardFunction = Callable[..., Sequence[float | None]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reward:
+    """One reward function, its name in the metrics and its weight in the sum."""
+
+    name: str
+    function: RewardFunction
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scores:
+    """`total [B]` is the weighted sum of what judged a row, NaN where nothing did; `parts[name] [B]`."""
+
+    total: Tensor
+    parts: dict[str, Tensor]
+
+
+class Rewards:
+    """Several reward functions called on the same completions.
+
+    `on_error` says what happens when one raises, or returns NaN, infinity or the wrong number of rewards:
+    "stop" raises ValueError with the function and the row; "skip" warns with them, and the function does not
+    judge that row (all rows, where their number is wrong).
+    """
+
+    def __init__(self, rewards: Sequence[Reward], *, on_error: str = "stop") -> None:
+        choice("rewards.on_error", on_error, ["stop", "skip"])
+        require(len(rewards) > 0, "rewards", list(rewards), "at least one function")
+        names = [reward.name for reward in rewards]
+        require(len(set(names)) == len(names), "rewards", names, "functions of different names")
+        self.rewards = tuple(rewards)
+        self._stop = on_error == "stop"
+
+    def __call__(
+        self,
+        prompts: Sequence[Any],
+        completions: Sequence[Any],
+        completion_ids: Sequence[list[int]],
+        *,
+        responses: Responses | None = None,
+        columns: Mapping[str, Sequence[Any]] | None = None,
+    ) -> Scores:
+        """Score B completions; every sequence has B entries."""
+        keywords = {"prompts": prompts, "completions": completions, "completion_ids": completion_ids}
+        rows = {name: list(values) for name, values in {**(columns or {}), **keywords}.items()}
+        parts = {reward.name: self._judge(reward, rows, responses) for reward in self.rewards}
+        stacked = torch.stack([parts[reward.name] * reward.weight for reward in self.rewards])
+        total = torch.where(stacked.isnan().all(0), math.nan, stacked.nansum(0))
+        return Scores(total=total, parts=parts)
+
+    def _judge(self, reward: Reward, rows: dict[str, list[Any]], responses: Responses | None) -> Tensor:
+        count = len(rows["completions"])
+        try:
+            values = list(_call(reward.function, rows, responses))
+        except Exception as error:  # a user's function may raise anything
+            return self._row_by_row(reward, rows, responses, error)
+        if len(values) != count:
+            self._fault(f"reward {reward.name!r} returned {len(values)} rewards for {count} completions")
+            return torch.full((count,), math.nan)
+        return torch.tensor([self._number(reward, row, value) for row, value in enumerate(values)])
+
+    def _row_by_row(
+        self, reward: Reward, rows: dict[str, list[Any]], responses: Responses | None, error: Exception
+    ) -> Tensor:
+        """Find out on which rows the function raises by calling it on each alone."""
+        values, faults = [], 0
+        for row in range(len(rows["completions"])):
+            one = {name: [column[row]] for name, column in rows.items()}
+            alone = None if responses is None else responses.select(torch.tensor([row]))
+            try:
+                (value,) = _call(reward.function, one, alone)
+            except Exception as fault:
+                faults += 1
+                prompt = str(rows["prompts"][row])[:60]
+                self._fault(
+                    f"reward {reward.name!r} raised {fault!r} on row {row} (prompt {prompt!r})", fault
+                )
+                value = None
+            values.append(self._number(reward, row, value))
+        if faults == 0:
+            self._fault(f"reward {reward.name!r} raised {error!r} on the batch, but on no row alone", error)
+        return torch.tensor(values)
+
+    def _number(self, reward: Reward, row: int, value: float | None) -> float:
+        if value is None:
+            return math.nan
+        if math.isfinite(value):
+            return float(value)
+        self._fault(f"reward {reward.name!r} returned {value} for row {row}: must be finite, or None")
+        return math.nan
+
+    def _fault(self, message: str, cause: Exception | None = None) -> None:
+        if self._stop:
+            hint = "rewards.on_error=skip leaves such rows unjudged and goes on"
+            raise ValueError(f"{message} ({hint})") from cause
+        warnings.warn(message, RuntimeWarning, stacklevel=4)
+
+
+def _call(
+    function: RewardFunction, rows: dict[str, list[Any]], responses: Responses | None
+) -> Sequence[float | None]:
+    parameters = inspect.signature(function).parameters.values()
+    keywords: dict[str, Any] = {**rows, "responses": responses}
+    if not any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
+        keywords = {p.name: keywords[p.name] for p in parameters if p.name in keywords}
+    return function(**keywords)
+
+
+def from_model(scores: Callable[[Responses], Tensor]) -> RewardFunction:
+    """A reward function from a model's `scores(responses) -> [B]`, e.g. `ValueModel.scores`."""
+
+    @torch.no_grad()
+    def model_reward(responses: Responses) -> list[float]:
+        values: list[float] = scores(responses).float().tolist()
+        return values
+
+    return model_reward
+
+
+def gsm8k(completions: Sequence[Any], answer: Sequence[Any]) -> list[float | None]:
+    """1 where the number after the completion's last `####` is that of the column `answer`, else 0.
+
+    `answer` may be a worked GSM8K answer or the number alone; a row without any number there is not judged.
+    """
+    rewards: list[float | None] = []
+    for completion, truth in zip(completions, answer, strict=True):
+        expected = final_answer(str(truth)) or final_answer(f"#### {truth}")
+        rewards.append(None if expected is None else float(final_answer(text_of(completion)) == expected))
+    return rewards
+
+
+def overlong_penalty(lengths: Tensor, *, limit: int, buffer: int) -> Tensor:
+    """DAPO's soft punishment `[B]` (arXiv:2503.14476, eq. 13): 0 to `limit - buffer` tokens, -1 at it."""
+    return -((lengths - (limit - buffer)) / buffer).clamp(0.0, 1.0)
+
+
+def text_of(completion: Any) -> str:
+    """The text of a completion: itself, or the contents of its messages."""
+    if isinstance(completion, str):
+        return completion
+    return "\n".join(message["content"] for message in completion)
+
+
+FUNCTIONS: dict[str, RewardFunction] = {"gsm8k": gsm8k}
+
+
+@dataclass(kw_only=True, slots=True)
+class Config:
+    """Which functions judge: one of `FUNCTIONS`, `file.py:name`, or the folder of a trained reward model."""
+
+    functions: tuple[str, ...] = ("gsm8k",)
+    weights: tuple[float, ...] = ()  # empty: all 1
+    on_error: str = "stop"
+
+    def __post_init__(self) -> None:
+        """Check that every function has a weight."""
+        fits = len(self.weights) in (0, len(self.functions))
+        require(fits, "rewards.weights", self.weights, f"{len(self.functions)} numbers, one per function")
+
+
+def load(config: Config, device: torch.device | str = "cpu") -> Rewards:
+    """The rewards that a configuration names; reward models on `device`."""
+    weights = config.weights or (1.0,) * len(config.functions)
+    rewards = [
+        Reward(name=Path(name.rpartition(":")[2]).name, function=_function(name, device), weight=weight)
+        for name, weight in zip(config.functions, weights, strict=True)
+    ]
+    return Rewards(rewards, on_error=config.on_error)
+
+
+def _function(name: str, device: torch.device | str) -> RewardFunction:
+    if Path(name).is_dir():
+        return RewardModel.load(Path(name), device)
+    file, _, attribute = name.rpartition(":")
+    if not file:
+        choice("rewards.functions", name, [*FUNCTIONS, "<file.py>:<function>", "<reward model's folder>"])
+        return FUNCTIONS[name]
+    require(Path(file).is_file(), "rewards.functions", name, "file.py:function with an existing file")
+    spec = importlib.util.spec_from_file_location(Path(file).stem, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found = getattr(module, attribute, None)
+    if not callable(found):
+        raise ValueError(f"rewards.functions={name!r}: {file} has no function {attribute!r}")
+    function: RewardFunction = found
+    return function

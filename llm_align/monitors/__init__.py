@@ -1,0 +1,1 @@
+"""Watches a run for what a reward does not say."""

@@ -1,0 +1,1 @@
+"""Learns from its own samples: one rollout, one loop per family."""

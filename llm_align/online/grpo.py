@@ -1,0 +1,304 @@
+"""Group-relative policy optimisation: one loop, whose members are points on independent axes.
+
+    L = reduce( surrogate(ratio(pi, pi_old), A) + beta KL(pi, ref) ),   A = advantage(rewards of the group)
+
+    preset        paper             advantage    ratio              clip          reduction  besides
+    grpo          arXiv:2402.03300  zscore       token              0.2           sequence   KL in the loss
+    dr_grpo       arXiv:2503.20783  center       token              0.2           constant
+    dapo          arXiv:2503.14476  zscore       token              0.2 / 0.28    token      refill, overlong
+    gspo          arXiv:2507.18071  zscore       geometric          3e-4 / 4e-4   sequence
+    gmpo          arXiv:2507.20673  zscore       clipped_geometric  0.4           sequence   surrogate none
+    gfpo          arXiv:2508.09726  zscore       token              0.2           token      keep the shortest
+    lite_ppo      arXiv:2508.08221  batch_scale  token              0.2           token
+    rloo          arXiv:2402.14740  leave_one_out sequence          0.2           sequence   KL in the reward
+    reinforce_pp  arXiv:2501.03262  batch        token              0.2           token      KL in the reward
+    cispo         arXiv:2506.13585  zscore       token              0 .. 5        token      surrogate cispo
+
+Departures: the sampler's log-probabilities are the old ones (no second pass). Rows of advantage 0 have no
+gradient unless there is a KL loss, so they are not run; they count in the denominators as before. The KL
+in the reward is the whole response's, also for REINFORCE++, whose paper charges each token what follows it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from llm_align.data.sampler import TokenBudget
+from llm_align.feedback.rewards import overlong_penalty
+from llm_align.models.log_probs import log_probs
+from llm_align.monitors.monitor import Monitor
+from llm_align.online import rollout
+from llm_align.online.reference import KL, Reference, mean_kl, minibatches
+from llm_align.online.rollout import Samples, Task, join
+from rl_core import policy_losses as losses
+from rl_core.advantages import group_center, group_center_batch_scale, group_zscore, leave_one_out
+from rl_core.config import choice, require
+from rl_core.reductions import constant_mean, masked_sum, sequence_mean, token_mean
+from rl_core.run import Run
+from rl_core.schedules import set_lr, warmup
+
+ADVANTAGES: dict[str, Callable[[Tensor], Tensor]] = {  # each [P, G] -> [P, G]; NaN is "not judged"
+    "zscore": group_zscore,
+    "center": group_center,
+    "batch_scale": group_center_batch_scale,
+    "leave_one_out": leave_one_out,
+    "batch": lambda rewards: group_zscore(rewards.reshape(1, -1)).view_as(rewards),
+}
+RATIOS: dict[str, Callable[..., Tensor]] = {
+    "token": losses.token_ratio,
+    "sequence": losses.sequence_ratio,
+    "geometric": losses.geometric_ratio,
+    "geometric_token": losses.geometric_token_ratio,
+    "clipped_geometric": losses.clipped_geometric_ratio,
+}
+
+
+@dataclass(kw_only=True, slots=True)
+class Config:
+    """The axes; the defaults are GRPO's without a KL term."""
+
+    lr: float = 1e-6
+    warmup: int = 0  # steps
+    max_grad_norm: float = 1.0
+    epochs: int = 1  # passes over a rollout
+    minibatches: int = 1  # optimizer steps per pass
+    micro_batch_size: int = 0  # responses run at a time; 0: a whole minibatch. Changes memory, not numbers
+    advantage: str = "zscore"
+    ratio: str = "token"
+    surrogate: str = "clip"  # clip | none | cispo (bounds on the ratio itself)
+    clip_low: float = 0.2
+    clip_high: float = 0.2
+    dual_clip: float = math.inf  # above 1: cap of the ratio where the advantage is negative
+    reduction: str = "sequence"  # sequence | token | constant (the length limit)
+    entropy_coef: float = 0.0
+    kl: KL = field(default_factory=KL)
+    refill: int = 0  # DAPO: at most so many more rollouts to replace groups of equal rewards
+    overlong_buffer: int = 0  # DAPO: tokens before the limit over which the reward falls by 1
+    drop_truncated: bool = False  # responses cut at the limit teach nothing (DAPO's overlong filtering)
+    keep: int = 0  # GFPO: so many of each group count, 0 all
+    keep_by: str = "length"  # length: the shortest | efficiency: most reward per token
+
+    def __post_init__(self) -> None:
+        """Check words and ranges."""
+        choice("algo.advantage", self.advantage, ADVANTAGES)
+        choice("algo.ratio", self.ratio, RATIOS)
+        choice("algo.surrogate", self.surrogate, ["clip", "none", "cispo"])
+        choice("algo.reduction", self.reduction, ["sequence", "token", "constant"])
+        choice("algo.keep_by", self.keep_by, ["length", "efficiency"])
+        for name in ("lr", "max_grad_norm"):
+            require(getattr(self, name) > 0, f"algo.{name}", getattr(self, name), "> 0")
+        for name in ("epochs", "minibatches"):
+            require(getattr(self, name) >= 1, f"algo.{name}", getattr(self, name), "at least 1")
+        not_negative = ("warmup", "micro_batch_size", "clip_low", "clip_high", "entropy_coef", "refill")
+        for name in (*not_negative, "overlong_buffer", "keep"):
+            require(getattr(self, name) >= 0, f"algo.{name}", getattr(self, name), ">= 0")
+        require(self.dual_clip > 1, "algo.dual_clip", self.dual_clip, "> 1")
+        twice = self.ratio == "clipped_geometric" and self.surrogate != "none"
+        require(not twice, "algo.surrogate", self.surrogate, "none: clipped_geometric has clipped already")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Batch:
+    """What was drawn, the rows of it that teach something, and what their loss is divided by."""
+
+    samples: Samples
+    advantage: Tensor  # [B]
+    rows: Tensor  # [b] int64: the others have no gradient
+    num_rows: float  # with the rows left out
+    num_tokens: float
+    ref_log_prob: Tensor | None  # [B, L]
+    kl_coef: float
+    rollout: rollout.Config
+
+
+class Agent(nn.Module):
+    """The policy and its optimizer. The policy stays in evaluation mode: dropout would move the ratio."""
+
+    def __init__(self, cfg: Config, policy: Any) -> None:
+        super().__init__()
+        self.policy = policy.eval()
+        trained = [p for p in policy.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(trained, lr=cfg.lr, betas=(0.9, 0.95), weight_decay=0.0)
+
+
+def advantages(
+    samples: Samples, cfg: Config, ref_log_prob: Tensor | None, kl_coef: float, drawn: rollout.Config
+) -> Tensor:
+    """Advantage `[B]` of each response within its group, after what shapes and filters the rewards."""
+    reward, lengths = samples.reward, samples.responses.lengths
+    if cfg.overlong_buffer:
+        reward = reward + overlong_penalty(lengths, limit=drawn.limit, buffer=cfg.overlong_buffer)
+    if cfg.kl.in_reward:
+        assert ref_log_prob is not None
+        kl = cfg.kl.per_token(samples.log_prob, ref_log_prob)
+        reward = reward - kl_coef * masked_sum(kl, samples.responses.loss_mask, dim=-1)
+    if cfg.drop_truncated:
+        reward = reward.masked_fill(~samples.ended, math.nan)
+    if cfg.keep:
+        merit = -lengths.float() if cfg.keep_by == "length" else reward / lengths
+        reward = _keep_best(samples.grouped(reward), samples.grouped(merit), cfg.keep).flatten()
+    return ADVANTAGES[cfg.advantage](samples.grouped(reward)).flatten()
+
+
+def _keep_best(reward: Tensor, merit: Tensor, count: int) -> Tensor:
+    """Rewards `[P, G]`, NaN outside the `count` of each group with the highest merit."""
+    order = merit.nan_to_num(-math.inf).argsort(dim=-1, descending=True, stable=True)
+    rank = order.argsort(-1)
+    return reward.masked_fill(rank >= count, math.nan)
+
+
+def policy_loss(
+    log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, mask: Tensor, cfg: Config
+) -> Tensor:
+    """The elementwise loss `[B, L]` of the configured ratio and surrogate; advantage `[B]`."""
+    spread = advantage[:, None].expand_as(log_prob)
+    clips = {"clip_low": cfg.clip_low, "clip_high": cfg.clip_high}
+    if cfg.ratio == "clipped_geometric":
+        ratio = losses.clipped_geometric_ratio(log_prob, old_log_prob, spread, mask, **clips)
+    else:
+        ratio = RATIOS[cfg.ratio](log_prob, old_log_prob, mask)
+    if cfg.surrogate == "cispo":
+        bounds = {"ratio_low": cfg.clip_low, "ratio_high": cfg.clip_high}
+        loss = losses.cispo(ratio, log_prob, spread, **bounds)
+    elif cfg.surrogate == "clip":
+        loss = losses.clipped_surrogate(ratio, spread, **clips)
+    else:
+        loss = losses.surrogate(ratio, spread)
+    return losses.dual_clip(loss, spread, bound=cfg.dual_clip) if math.isfinite(cfg.dual_clip) else loss
+
+
+def reduce(loss: Tensor, mask: Tensor, batch: Batch, cfg: Config) -> Tensor:
+    """Elementwise loss `[b, L]` of some rows to their part of a minibatch's loss, a scalar."""
+    share = 1.0 / cfg.minibatches
+    if cfg.reduction == "token":
+        return token_mean(loss, mask, num_tokens=batch.num_tokens * share)
+    weight = len(loss) / (batch.num_rows * share)
+    if cfg.reduction == "constant":
+        return constant_mean(loss, mask, length=batch.rollout.limit) * weight
+    return sequence_mean(loss, mask) * weight
+
+
+def loss_of(policy: Any, batch: Batch, rows: Tensor, cfg: Config) -> tuple[Tensor, dict[str, Tensor]]:
+    """Loss of `rows` as their part of one minibatch's, and detached scalars to log."""
+    responses = batch.samples.responses.select(rows)
+    mask = responses.loss_mask
+    temperature = batch.rollout.temperature
+    now = log_probs(policy, responses, temperature=temperature, entropy=cfg.entropy_coef > 0)
+    old = batch.samples.log_prob[rows, : mask.shape[1]]
+    loss = policy_loss(now.log_prob, old, batch.advantage[rows], mask, cfg)
+    if cfg.kl.in_loss:
+        assert batch.ref_log_prob is not None
+        ref = batch.ref_log_prob[rows, : mask.shape[1]]
+        loss = loss + batch.kl_coef * cfg.kl.per_token(now.log_prob, ref)
+    if now.entropy is not None:
+        loss = loss - cfg.entropy_coef * now.entropy
+    clips = {"clip_low": cfg.clip_low, "clip_high": cfg.clip_high}
+    stats = losses.ratio_stats(now.log_prob.detach(), old, mask, **clips)
+    return reduce(loss, mask, batch, cfg), stats
+
+
+def update(agent: Agent, batch: Batch, cfg: Config, generator: torch.Generator) -> dict[str, Tensor]:
+    """`epochs` x `minibatches` optimizer steps on one batch; returns the means of their numbers.
+
+    A batch without rows (all rewards equal) takes no step: `updates` is 0.
+    """
+    history: list[dict[str, Tensor]] = []
+    params = [p for group in agent.optimizer.param_groups for p in group["params"]]
+    for _ in range(cfg.epochs if len(batch.rows) else 0):
+        prompt_index = batch.samples.responses.prompt_index[batch.rows]
+        for places in minibatches(prompt_index, cfg.minibatches, generator):
+            agent.optimizer.zero_grad(set_to_none=True)
+            parts = []
+            for rows in batch.rows[places].split(cfg.micro_batch_size or len(places)):
+                loss, stats = loss_of(agent.policy, batch, rows, cfg)
+                loss.backward()
+                parts.append(stats | {"loss": loss.detach()})
+            norm = nn.utils.clip_grad_norm_(params, cfg.max_grad_norm)
+            agent.optimizer.step()
+            loss = torch.stack([part["loss"] for part in parts]).sum()
+            history.append(_mean(parts) | {"loss": loss, "grad_norm": norm})
+    return _mean(history) | {"updates": torch.tensor(float(len(history)))}
+
+
+def _mean(rows: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.stack([row[name] for row in rows]).mean() for name in (rows[0] if rows else {})}
+
+
+def collect(
+    cfg: Config,
+    task: Task,
+    policy: Any,
+    prompts: TokenBudget,
+    generator: torch.Generator,
+    reference: Reference | None,
+    kl_coef: float,
+) -> Batch:
+    """Draw and judge, again while `refill` allows and too few groups differ in reward; find what teaches."""
+    drawn: list[Samples] = []
+    differing = 0
+    for _ in range(1 + cfg.refill):
+        drawn.append(task.draw(policy, prompts.next(), generator))
+        reward = drawn[-1].grouped(drawn[-1].reward)
+        differing += int((group_center(reward) != 0).any(1).sum())
+        if differing >= task.config.prompts:
+            break
+    samples = drawn[0] if len(drawn) == 1 else join(drawn)
+    ref = None
+    if reference is not None:
+        ref = reference.log_prob(samples.responses, temperature=task.config.temperature)
+    advantage = advantages(samples, cfg, ref, kl_coef, task.config)
+    counted = torch.ones_like(advantage, dtype=torch.bool)
+    if cfg.refill:  # dynamic sampling: the batch is the groups that differ, as many as were asked for
+        groups = samples.grouped(advantage != 0).any(1)
+        groups &= groups.cumsum(0) <= task.config.prompts
+        counted = groups.repeat_interleave(samples.group_size)
+    moves = advantage != 0
+    if cfg.kl.in_loss:
+        moves |= ~samples.reward.isnan()
+    return Batch(
+        samples=samples,
+        advantage=advantage,
+        rows=(moves & counted).nonzero()[:, 0],
+        num_rows=float(counted.sum()),
+        num_tokens=float(samples.responses.loss_mask[counted].sum()),
+        ref_log_prob=ref,
+        kl_coef=kl_coef,
+        rollout=task.config,
+    )
+
+
+def train(
+    cfg: Config,
+    task: Task,
+    policy: Any,
+    run: Run,
+    *,
+    evaluate: Callable[[Agent], dict[str, float]] | None = None,
+    monitor: Monitor | None = None,
+) -> Agent:
+    """Train `policy` for `run.cfg.steps` rollouts on the task's prompts."""
+    policy = policy.to(run.device)
+    reference = Reference(policy) if cfg.kl.coef > 0 else None
+    agent = Agent(cfg, policy)
+    prompts, controller, monitor = task.sampler(run.cfg.seed), cfg.kl.controller(), monitor or Monitor()
+    step_fn = run.accelerate(update)
+    for step in run.steps(agent, prompts=prompts, kl=controller, monitor=monitor):
+        set_lr(agent.optimizer, warmup(step, cfg.warmup))
+        batch = collect(cfg, task, policy, prompts, run.rng, reference, controller.coef)
+        stats = step_fn(agent, batch, cfg, run.rng)
+        kl = None
+        if batch.ref_log_prob is not None:
+            kl = mean_kl(batch.samples, batch.ref_log_prob)
+            controller.update(float(kl), len(batch.samples))
+            stats |= {"kl": kl, "kl_coef": torch.tensor(controller.coef)}
+        run.log(step, stats | {"used_rows": torch.tensor(len(batch.rows) / len(batch.samples))})
+        monitor.watch(step, batch.samples, run, kl=kl)
+        if evaluate is not None and run.should_eval(step):
+            run.log(step, evaluate(agent), group="eval")
+    return agent

@@ -1,0 +1,222 @@
+"""PPO with four models: policy, critic, reference, rewards (Stiennon et al. 2020, Ouyang et al. 2022).
+
+    r_t = score at the last token - beta k1(pi, ref)_t        (arXiv:1909.08593, eq. 2; `kl.place=reward`)
+    A = GAE(r, V),  L = clipped surrogate + value_coef clipped value loss - ptx_coef log pi(demonstration)
+
+The update is `rl_core.ppo.ppo_update`, the same as robots'. `ppo.clip_low=ppo.clip_high=inf` with
+`old_kl_coef` is the KL-penalty form (arXiv:1707.06347, eq. 8).
+
+Departures: the critic starts from the policy's weights with a zero output, or from the model passed to
+`train`, or shares the policy's trunk (`critic=shared`). The pretraining gradient is a mean over tokens. The
+pretraining coefficient of InstructGPT's paper, 27.8, is on sums that it does not define.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from llm_align.data.batches import Responses
+from llm_align.data.packing import pack
+from llm_align.data.sampler import TokenBudget
+from llm_align.data.tokens import Encoded, collate
+from llm_align.models.log_probs import log_probs
+from llm_align.models.value_head import ValueModel
+from llm_align.monitors.monitor import Monitor
+from llm_align.online import credit
+from llm_align.online.reference import KL, Reference, mean_kl
+from llm_align.online.rollout import Samples, Task
+from rl_core import ppo
+from rl_core.config import choice, require
+from rl_core.kl import k3
+from rl_core.reductions import token_mean
+from rl_core.run import Run
+from rl_core.schedules import set_lr, warmup
+
+
+def _update_defaults() -> ppo.Config:
+    return ppo.Config(epochs=4, minibatch_size=16, value_clip=0.2, value_coef=0.1, max_grad_norm=1.0)
+
+
+@dataclass(kw_only=True, slots=True)
+class Config:
+    """Defaults close to Stiennon et al.'s."""
+
+    lr: float = 1e-6
+    critic_lr: float = 1e-5
+    warmup: int = 0  # steps
+    ppo: ppo.Config = field(default_factory=_update_defaults)
+    credit: credit.Config = field(default_factory=credit.Config)
+    kl: KL = field(default_factory=lambda: KL(coef=0.05, estimator="k1", place="reward"))
+    old_kl_coef: float = 0.0  # price on the KL from the sampler
+    critic: str = "copy"  # copy: a trunk of its own, from the policy | shared: the policy's
+    ptx_coef: float = 0.0  # PPO-ptx; needs demonstrations
+    ptx_batch_size: int = 16
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        for name in ("lr", "critic_lr", "ptx_batch_size"):
+            require(getattr(self, name) > 0, f"algo.{name}", getattr(self, name), "> 0")
+        for name in ("warmup", "old_kl_coef", "ptx_coef"):
+            require(getattr(self, name) >= 0, f"algo.{name}", getattr(self, name), ">= 0")
+        choice("algo.critic", self.critic, ["copy", "shared"])
+
+
+class Agent(nn.Module):
+    """Policy, critic and their optimizer; both stay in evaluation mode, as dropout would move the ratio."""
+
+    def __init__(self, cfg: Config, policy: Any, critic: ValueModel | None = None) -> None:
+        super().__init__()
+        self.policy = policy.eval()
+        self.shared = cfg.critic == "shared"
+        if critic is None:
+            critic = ValueModel(policy if self.shared else copy.deepcopy(policy))
+        self.critic = critic.eval()
+        valued = critic.output if self.shared else critic
+        groups = [(policy, cfg.lr), (valued, cfg.critic_lr)]
+        self.optimizer = torch.optim.AdamW(
+            [{"params": [p for p in m.parameters() if p.requires_grad], "lr": lr} for m, lr in groups],
+            betas=(0.9, 0.95),
+            weight_decay=0.0,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Experience:
+    """Judged samples and what the reference says of them."""
+
+    samples: Samples
+    ref_log_prob: Tensor | None  # [B, L]
+    kl_coef: float
+    temperature: float
+
+
+def update(
+    agent: Agent,
+    experience: Experience,
+    cfg: Config,
+    demonstrations: Callable[[], Responses] | None,
+    generator: torch.Generator,
+) -> dict[str, Tensor]:
+    """Credit, then `ppo_update` on whole responses; `demonstrations()` draws a batch of them for PPO-ptx."""
+    samples, ref = experience.samples, experience.ref_log_prob
+    responses, mask = samples.responses, samples.responses.loss_mask
+    rewards = credit.token_rewards(samples, cfg.credit, cfg.kl, experience.kl_coef, ref)
+    values, advantage, returns = credit.estimate(samples, agent.critic, rewards, cfg.credit)
+    width = mask.shape[1]
+
+    def evaluate(rows: ppo.Rollout) -> ppo.Evaluation:
+        assert rows.mask is not None
+        index = rows.inputs["row"]
+        log_prob, entropy, value = _forward(agent, responses.select(index), cfg, experience.temperature)
+        log_prob, entropy, value = (F.pad(x, (0, width - x.shape[1])) for x in (log_prob, entropy, value))
+        penalties = []
+        if cfg.kl.in_loss:
+            assert ref is not None
+            kl = token_mean(cfg.kl.per_token(log_prob, ref[index]), rows.mask)
+            penalties.append(experience.kl_coef * kl)
+        if cfg.old_kl_coef:
+            penalties.append(cfg.old_kl_coef * token_mean(k3(rows.log_prob, log_prob), rows.mask))
+        if cfg.ptx_coef and demonstrations is not None:
+            shown = demonstrations()
+            penalties.append(
+                -cfg.ptx_coef * token_mean(log_probs(agent.policy, shown).log_prob, shown.loss_mask)
+            )
+        penalty = torch.stack(penalties).sum() if penalties else None
+        return ppo.Evaluation(log_prob=log_prob, entropy=entropy, value=value, penalty=penalty)
+
+    rollout = ppo.Rollout(
+        inputs={"row": torch.arange(len(samples), device=mask.device)},
+        log_prob=samples.log_prob,
+        value=values,
+        advantage=advantage,
+        returns=returns,
+        mask=mask,
+    )
+    return ppo.ppo_update(evaluate, agent.optimizer, rollout, cfg.ppo, generator)
+
+
+def _forward(
+    agent: Agent, responses: Responses, cfg: Config, temperature: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Log-probabilities, entropies and values, each `[b, L]`."""
+    options: dict[str, Any] = {"temperature": temperature, "entropy": cfg.ppo.entropy_coef > 0}
+    if agent.shared:
+        now, value = agent.critic.policy_and_values(responses, **options)
+    else:
+        packed = pack(responses)
+        now = log_probs(agent.policy, responses, packed=packed, **options)
+        value = agent.critic(responses, packed)
+    # without a bonus the entropy is only logged, and the tokens' own log-probabilities estimate it
+    entropy = -now.log_prob.detach() if now.entropy is None else now.entropy
+    return now.log_prob, entropy, value
+
+
+class Demonstrations:
+    """Batches of demonstrations for the pretraining gradient, resumable."""
+
+    def __init__(self, encoded: Sequence[Encoded], batch_size: int, run: Run) -> None:
+        self._encoded, self._device = encoded, run.device
+        self._order = TokenBudget([1] * len(encoded), len(encoded), run.cfg.seed, max_rows=batch_size)
+
+    def __call__(self) -> Responses:
+        """The next batch."""
+        return collate([self._encoded[row] for row in self._order.next()]).to(self._device)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position in the demonstrations."""
+        return self._order.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue where `state_dict` was taken."""
+        self._order.load_state_dict(state_dict)
+
+
+def train(
+    cfg: Config,
+    task: Task,
+    policy: Any,
+    run: Run,
+    *,
+    evaluate: Callable[[Agent], dict[str, float]] | None = None,
+    monitor: Monitor | None = None,
+    critic: ValueModel | None = None,
+    demonstrations: Sequence[Encoded] = (),
+) -> Agent:
+    """Train `policy` for `run.cfg.steps` rollouts on the task's prompts, with `critic` if one is passed."""
+    needs = cfg.ptx_coef == 0 or len(demonstrations) > 0
+    require(needs, "algo.ptx_coef", cfg.ptx_coef, "0 where no demonstrations are given")
+    policy = policy.to(run.device)
+    reference = Reference(policy) if cfg.kl.coef > 0 else None
+    agent = Agent(cfg, policy, critic).to(run.device)
+    prompts, controller, monitor = task.sampler(run.cfg.seed), cfg.kl.controller(), monitor or Monitor()
+    shown = Demonstrations(demonstrations, cfg.ptx_batch_size, run) if cfg.ptx_coef else None
+    stateful = {"demonstrations": shown} if shown is not None else {}
+    step_fn = run.accelerate(update)
+    temperature = task.config.temperature
+    for step in run.steps(agent, prompts=prompts, kl=controller, monitor=monitor, **stateful):
+        set_lr(agent.optimizer, warmup(step, cfg.warmup))
+        drawn = task.draw(policy, prompts.next(), run.rng)
+        judged = (~drawn.reward.isnan()).nonzero()[:, 0]
+        kl = None
+        if len(judged):
+            samples = drawn.select(judged)
+            ref = reference.log_prob(samples.responses, temperature=temperature) if reference else None
+            experience = Experience(
+                samples=samples, ref_log_prob=ref, kl_coef=controller.coef, temperature=temperature
+            )
+            run.log(step, step_fn(agent, experience, cfg, shown, run.rng))
+            if ref is not None:
+                kl = mean_kl(samples, ref)
+                controller.update(float(kl), len(samples))
+                run.log(step, {"kl": kl, "kl_coef": controller.coef})
+        monitor.watch(step, drawn, run, kl=kl)
+        if evaluate is not None and run.should_eval(step):
+            run.log(step, evaluate(agent), group="eval")
+    return agent

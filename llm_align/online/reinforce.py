@@ -1,0 +1,231 @@
+"""On-policy gradients in one step per rollout: REINFORCE and its baselines, A2C, minimum risk training.
+
+    reinforce      L = -mean_i (R_i - b_i) sum_t log pi(y_it)                     (Williams 1992)
+      baseline     none · batch: mean reward · greedy: reward of the greedy response (SCST, arXiv:1612.00563)
+                   · leave_one_out: mean of the others in the group (RLOO, arXiv:2402.14740)
+                   · value: a critic's, token by token through GAE (A2C, arXiv:1602.01783)
+    minimum_risk   L = -mean_p sum_g Q_pg R_pg,  Q_p = softmax_g(alpha log pi(y_pg)) (arXiv:1512.02433, eq. 9)
+
+Departure: SCST and minimum risk training sample with the run's temperature, the papers with 1.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from llm_align.models.log_probs import log_probs
+from llm_align.models.value_head import ValueModel
+from llm_align.monitors.monitor import Monitor
+from llm_align.online import credit
+from llm_align.online.reference import KL, Reference, mean_kl
+from llm_align.online.rollout import Samples, Task
+from rl_core import policy_losses as losses
+from rl_core.advantages import leave_one_out
+from rl_core.config import choice, require
+from rl_core.reductions import constant_mean, masked_sum, token_mean, whiten
+from rl_core.run import Run
+from rl_core.schedules import set_lr, warmup
+
+
+@dataclass(kw_only=True, slots=True)
+class Config:
+    """REINFORCE with the batch mean as baseline."""
+
+    lr: float = 1e-6
+    warmup: int = 0  # steps
+    max_grad_norm: float = 1.0
+    objective: str = "reinforce"  # reinforce | minimum_risk
+    baseline: str = "batch"  # none | batch | greedy | leave_one_out | value
+    whiten: bool = False  # advantages to deviation 1 over the rollout
+    entropy_coef: float = 0.0
+    kl: KL = field(default_factory=KL)
+    alpha: float = 5e-3  # minimum_risk: sharpness of Q; the paper's
+    critic_lr: float = 1e-5  # value
+    value_coef: float = 0.5
+    credit: credit.Config = field(default_factory=lambda: credit.Config(lam=1.0))
+
+    def __post_init__(self) -> None:
+        """Check words and ranges."""
+        choice("algo.objective", self.objective, ["reinforce", "minimum_risk"])
+        choice("algo.baseline", self.baseline, ["none", "batch", "greedy", "leave_one_out", "value"])
+        for name in ("lr", "max_grad_norm", "alpha", "critic_lr"):
+            require(getattr(self, name) > 0, f"algo.{name}", getattr(self, name), "> 0")
+        for name in ("warmup", "entropy_coef", "value_coef"):
+            require(getattr(self, name) >= 0, f"algo.{name}", getattr(self, name), ">= 0")
+
+
+class Agent(nn.Module):
+    """The policy, a critic where the baseline is one, and their optimizer."""
+
+    def __init__(self, cfg: Config, policy: Any) -> None:
+        super().__init__()
+        self.policy = policy.eval()
+        self.critic = ValueModel(copy.deepcopy(policy)).eval() if cfg.baseline == "value" else None
+        modules = [(policy, cfg.lr), *([(self.critic, cfg.critic_lr)] if self.critic is not None else [])]
+        self.optimizer = torch.optim.AdamW(
+            [{"params": [p for p in m.parameters() if p.requires_grad], "lr": lr} for m, lr in modules],
+            betas=(0.9, 0.95),
+            weight_decay=0.0,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Experience:
+    """Judged samples, the greedy responses' rewards `[B]` if wanted, what the reference says."""
+
+    samples: Samples
+    greedy: Tensor | None
+    ref_log_prob: Tensor | None  # [B, L]
+    kl_coef: float
+    temperature: float
+
+
+def charged_reward(experience: Experience, kl: KL) -> Tensor:
+    """Reward `[B]` less the price of the response's KL; NaN where nothing judged it."""
+    samples = experience.samples
+    if not kl.in_reward:
+        return samples.reward
+    assert experience.ref_log_prob is not None
+    price = kl.per_token(samples.log_prob, experience.ref_log_prob)
+    return samples.reward - experience.kl_coef * masked_sum(price, samples.responses.loss_mask, dim=-1)
+
+
+def advantages(experience: Experience, baseline: str, kl: KL) -> Tensor:
+    """Reward minus the baseline, `[B]`; 0 where nothing judged."""
+    reward = charged_reward(experience, kl)
+    if baseline == "leave_one_out":
+        return leave_one_out(experience.samples.grouped(reward)).flatten()
+    if baseline == "batch":
+        return (reward - reward.nanmean()).nan_to_num(0.0)
+    if baseline == "greedy":
+        assert experience.greedy is not None
+        return (reward - experience.greedy).nan_to_num(0.0)
+    return reward.nan_to_num(0.0)
+
+
+def minimum_risk(log_prob: Tensor, reward: Tensor, distinct: Tensor, alpha: float) -> Tensor:
+    """Expected negative reward under the candidates' renormalised probabilities, a scalar.
+
+    log_prob, reward [P, G] of whole responses; only candidates in `distinct [P, G]` count (a set has no
+    duplicates), and prompts with none at all give 0.
+    """
+    logits = torch.where(distinct, alpha * log_prob, -math.inf)
+    logits = torch.where(distinct.any(-1, keepdim=True), logits, 0.0)
+    reward = torch.where(distinct, reward, 0.0)
+    return -(logits.softmax(-1) * reward).sum(-1).mean()
+
+
+def first_of_its_kind(samples: Samples) -> Tensor:
+    """True `[B]` where a response is judged and no earlier one of its group has the same tokens."""
+    seen: set[tuple[int, ...]] = set()
+    rows = zip(
+        samples.responses.prompt_index.tolist(),
+        samples.responses.response_lists(),
+        samples.reward.tolist(),
+        strict=True,
+    )
+    fresh = []
+    for prompt, ids, reward in rows:
+        key = (prompt, *ids)
+        fresh.append(key not in seen and not math.isnan(reward))
+        seen.add(key)
+    return torch.tensor(fresh, device=samples.reward.device)
+
+
+def update(agent: Agent, experience: Experience, cfg: Config) -> dict[str, Tensor]:
+    """One gradient step on one rollout."""
+    samples, ref = experience.samples, experience.ref_log_prob
+    mask = samples.responses.loss_mask
+    wanted = cfg.entropy_coef > 0
+    now = log_probs(agent.policy, samples.responses, temperature=experience.temperature, entropy=wanted)
+    stats: dict[str, Tensor] = {}
+    if cfg.objective == "minimum_risk":
+        whole = samples.grouped(now.log_prob.sum(-1))
+        reward, fresh = (
+            samples.grouped(charged_reward(experience, cfg.kl)),
+            samples.grouped(first_of_its_kind(samples)),
+        )
+        loss = minimum_risk(whole, reward, fresh, cfg.alpha)
+    else:
+        advantage, value_loss = _token_advantages(agent, experience, cfg)
+        if cfg.whiten:
+            advantage = whiten(advantage, mask)
+        loss = (
+            constant_mean(losses.reinforce(now.log_prob, advantage), mask, length=1)
+            + cfg.value_coef * value_loss
+        )
+        stats["advantage_std"] = advantage[mask].std(correction=0)
+        stats["value_loss"] = value_loss.detach()
+    if cfg.kl.in_loss:
+        assert ref is not None
+        loss = loss + experience.kl_coef * token_mean(cfg.kl.per_token(now.log_prob, ref), mask)
+    if now.entropy is not None:
+        loss = loss - cfg.entropy_coef * token_mean(now.entropy, mask)
+    agent.optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    params = [p for group in agent.optimizer.param_groups for p in group["params"]]
+    norm = nn.utils.clip_grad_norm_(params, cfg.max_grad_norm)
+    agent.optimizer.step()
+    return {"loss": loss.detach(), "grad_norm": norm, **stats}
+
+
+def _token_advantages(agent: Agent, experience: Experience, cfg: Config) -> tuple[Tensor, Tensor]:
+    """Advantages `[B, L]` and the critic's loss (0 without one)."""
+    samples = experience.samples
+    mask = samples.responses.loss_mask
+    if agent.critic is None:
+        return advantages(experience, cfg.baseline, cfg.kl)[:, None].expand(mask.shape), mask.new_zeros(
+            (), dtype=torch.float32
+        )
+    args = (experience.kl_coef, experience.ref_log_prob)
+    rewards = credit.token_rewards(samples, cfg.credit, cfg.kl, *args).nan_to_num(0.0)
+    _, advantage, returns = credit.estimate(samples, agent.critic, rewards, cfg.credit)
+    judged = mask & ~samples.reward.isnan()[:, None]
+    value = agent.critic(samples.responses)
+    return advantage * judged, token_mean(losses.value_loss(value, returns), judged)
+
+
+def train(
+    cfg: Config,
+    task: Task,
+    policy: Any,
+    run: Run,
+    *,
+    evaluate: Callable[[Agent], dict[str, float]] | None = None,
+    monitor: Monitor | None = None,
+) -> Agent:
+    """Train `policy` for `run.cfg.steps` rollouts on the task's prompts."""
+    policy = policy.to(run.device)
+    reference = Reference(policy) if cfg.kl.coef > 0 else None
+    agent = Agent(cfg, policy).to(run.device)
+    prompts, controller, monitor = task.sampler(run.cfg.seed), cfg.kl.controller(), monitor or Monitor()
+    step_fn = run.accelerate(update)
+    temperature = task.config.temperature
+    for step in run.steps(agent, prompts=prompts, kl=controller, monitor=monitor):
+        set_lr(agent.optimizer, warmup(step, cfg.warmup))
+        rows = prompts.next()
+        samples = task.draw(policy, rows, run.rng)
+        greedy = None
+        if cfg.baseline == "greedy":
+            greedy = task.greedy(policy, rows, run.rng).reward.repeat_interleave(samples.group_size)
+        ref = reference.log_prob(samples.responses, temperature=temperature) if reference else None
+        experience = Experience(
+            samples=samples, greedy=greedy, ref_log_prob=ref, kl_coef=controller.coef, temperature=temperature
+        )
+        run.log(step, step_fn(agent, experience, cfg))
+        kl = None
+        if ref is not None:
+            kl = mean_kl(samples, ref)
+            controller.update(float(kl), len(samples))
+            run.log(step, {"kl": kl, "kl_coef": controller.coef})
+        monitor.watch(step, samples, run, kl=kl)
+        if evaluate is not None and run.should_eval(step):
+            run.log(step, evaluate(agent), group="eval")
+    return agent

@@ -1,0 +1,60 @@
+"""Train a language model on rewards of its own responses: PPO, GRPO's family, REINFORCE's, best-of-n.
+
+python scripts/align_online.py +experiment=dapo model.name=runs/sft/model data.source=problems.jsonl
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from omegaconf import MISSING
+
+from llm_align.eval.held_out import held_out, write
+from llm_align.feedback import rewards as reward_functions
+from llm_align.models import loading
+from llm_align.monitors import monitor as monitors
+from llm_align.online import best_of_n, grpo, ppo, prompts, reinforce, trpo
+from llm_align.online import rollout as rollouts
+from rl_core import config
+from rl_core import run as runs
+
+ALGORITHMS = {"grpo": grpo, "ppo": ppo, "reinforce": reinforce, "trpo": trpo, "best_of_n": best_of_n}
+
+
+@dataclass(kw_only=True, slots=True)
+class Config:
+    """Everything that decides a run."""
+
+    algo: Any = MISSING
+    model: loading.Config = field(default_factory=loading.Config)
+    data: prompts.Config = field(default_factory=prompts.Config)
+    rollout: rollouts.Config = field(default_factory=rollouts.Config)
+    rewards: reward_functions.Config = field(default_factory=reward_functions.Config)
+    demonstrations: str = ""  # rows for PPO's pretraining gradient
+    monitor: monitors.Config = field(default_factory=monitors.Config)
+    run: runs.Config = field(default_factory=runs.Config)
+
+
+def main(cfg: Config) -> None:
+    """Read, train, save the model, say how it does on what was held out (or, if nothing was, on all)."""
+    name, algorithm = next((n, m) for n, m in ALGORITHMS.items() if isinstance(cfg.algo, m.Config))
+    shown = cfg.demonstrations
+    config.require(name == "ppo" or not shown, "demonstrations", shown, "empty: only algo=ppo learns from it")
+    asked = prompts.read(cfg.data)
+    rewards = reward_functions.load(cfg.rewards, runs.pick_device(cfg.run.device))
+    folder = f"runs/{name}-seed{cfg.run.seed}"
+    with runs.Run(cfg.run, config=cfg, default_dir=folder, may_change=("monitor",)) as run:
+        policy, tokenizer = prompts.load_model(cfg.model, cfg.data.max_length + cfg.rollout.limit)
+        trained, kept = prompts.tokenize(cfg.data, tokenizer, asked)
+        task = rollouts.Task(prompts=trained, tokenizer=tokenizer, rewards=rewards, config=cfg.rollout)
+        test = replace(task, prompts=kept or trained)
+        options: dict[str, Any] = {"monitor": monitors.Monitor(cfg.monitor)}
+        options["evaluate"] = lambda agent: held_out(test, agent.policy, cfg.run.seed, run.device)
+        if shown:
+            options["demonstrations"] = prompts.demonstrations(shown, tokenizer, cfg.data.max_length)
+        agent = algorithm.train(cfg.algo, task, policy, run, **options)
+        loading.save(agent.policy, tokenizer, run.dir / "model")
+        print(write(options["evaluate"](agent), run.dir), f"model: {run.dir / 'model'}", sep="\n")
+
+
+if __name__ == "__main__":
+    config.main("align_online", Config, {"algo": {n: m.Config for n, m in ALGORITHMS.items()}}, main)

@@ -1,0 +1,136 @@
+"""Reward functions: TRL's calling convention, weights, and every way a function can go wrong."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from llm_align.data.batches import make_responses
+from llm_align.feedback import rewards
+from llm_align.feedback.rewards import Reward, Rewards
+
+PROMPTS, TEXTS, IDS = ["p"] * 3, ["a", "bb", "ccc"], [[1], [2, 2], [3, 3, 3]]
+
+
+def judge(*functions, on_error="stop", weights=(1.0, 1.0), **options):
+    named = [Reward(name=f.__name__, function=f, weight=w) for f, w in zip(functions, weights, strict=False)]
+    return Rewards(named, on_error=on_error)(PROMPTS, TEXTS, IDS, **options)
+
+
+def length(completions, **columns):
+    return [float(len(text)) for text in completions]
+
+
+def test_weighted_sum_skips_what_was_not_judged():
+    def only_long(completion_ids):
+        return [None if len(ids) < 2 else 1.0 for ids in completion_ids]
+
+    def nobody(prompts):
+        return [None] * len(prompts)
+
+    scores = judge(length, only_long, weights=(1.0, 10.0))
+    assert scores.total.tolist() == [1.0, 12.0, 13.0]
+    assert scores.parts["only_long"].isnan().tolist() == [True, False, False]
+    assert judge(nobody).total.isnan().all()
+
+
+def test_a_function_gets_the_columns_that_it_names():
+    def named(completions, answer):
+        return [float(text == truth) for text, truth in zip(completions, answer, strict=True)]
+
+    columns = {"answer": ["a", "x", "ccc"], "other": [1, 2, 3]}
+    assert judge(named, columns=columns).total.tolist() == [1.0, 0.0, 1.0]
+
+
+def test_a_model_scores_token_ids():
+    responses = make_responses([[5]] * 3, IDS)
+    function = rewards.from_model(lambda batch: batch.lengths.float())
+    scores = Rewards([Reward(name="model", function=function)])(PROMPTS, TEXTS, IDS, responses=responses)
+    assert scores.total.tolist() == [1.0, 2.0, 3.0]
+
+
+def raises_on_bb(completions):
+    return [1.0 / (len(text) - 2) for text in completions]
+
+
+def nan_for_ccc(completions):
+    return [math.nan if text == "ccc" else 1.0 for text in completions]
+
+
+def one_short(completions):
+    return [1.0] * (len(completions) - 1)
+
+
+@pytest.mark.parametrize(
+    ("function", "message", "left"),
+    [
+        (raises_on_bb, "'raises_on_bb' raised ZeroDivisionError.* on row 1", [False, True, False]),
+        (nan_for_ccc, "'nan_for_ccc' returned nan for row 2", [False, False, True]),
+        (one_short, "'one_short' returned 2 rewards for 3 completions", [True, True, True]),
+    ],
+)
+def test_a_fault_is_named_and_stops_or_is_skipped(function, message, left):
+    with pytest.raises(ValueError, match=message):
+        judge(function)
+    with pytest.warns(RuntimeWarning, match=message):
+        scores = judge(function, on_error="skip")
+    assert scores.total.isnan().tolist() == left
+
+
+def test_a_fault_of_one_function_leaves_the_others():
+    with pytest.warns(RuntimeWarning):
+        assert judge(length, raises_on_bb, on_error="skip").total.tolist() == [0.0, 2.0, 4.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "reward"),
+    [
+        ("so it is\n#### 18", "16 - 3 = 13\n#### 18", 1.0),
+        ("#### $1,200.50", "1200.5", 1.0),
+        ("#### 17", 18, 0.0),
+        ("eighteen", "#### 18", 0.0),
+        ("#### 3", "no number", None),
+    ],
+)
+def test_gsm8k_by_hand(text, answer, reward):
+    assert rewards.gsm8k([text], [answer]) == [reward]
+    assert rewards.gsm8k([[{"role": "assistant", "content": text}]], [answer]) == [reward]
+
+
+def test_overlong_penalty_by_hand():
+    lengths = torch.tensor([5, 6, 8, 10])
+    penalty = rewards.overlong_penalty(lengths, limit=10, buffer=4)
+    assert penalty.tolist() == [0.0, 0.0, -0.5, -1.0]
+
+
+def test_load_reads_functions_from_files(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text("def short(completions):\n    return [-float(len(c)) for c in completions]\n")
+    loaded = rewards.load(rewards.Config(functions=(f"{file}:short", "gsm8k"), weights=(2.0, 1.0)))
+    assert [reward.name for reward in loaded.rewards] == ["short", "gsm8k"]
+    columns = {"answer": ["1", "2", "3"]}
+    assert loaded(PROMPTS, TEXTS, IDS, columns=columns).total.tolist() == [-2.0, -4.0, -6.0]
+
+
+@pytest.mark.parametrize(
+    ("functions", "message"),
+    [
+        (("gsm9k",), "did you mean 'gsm8k'"),
+        (("nowhere.py:f",), "existing file"),
+        ((f"{__file__}:nothing",), "has no function 'nothing'"),
+    ],
+)
+def test_an_unknown_function_gets_a_sentence(functions, message):
+    with pytest.raises(ValueError, match=message):
+        rewards.load(rewards.Config(functions=functions))
+
+
+def test_wrong_options_are_refused():
+    with pytest.raises(ValueError, match="rewards.weights"):
+        rewards.Config(functions=("gsm8k",), weights=(1.0, 2.0))
+    with pytest.raises(ValueError, match="did you mean 'skip'"):
+        judge(length, on_error="skipp")
+    with pytest.raises(ValueError, match="different names"):
+        judge(length, length)

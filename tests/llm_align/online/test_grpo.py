@@ -1,0 +1,224 @@
+"""The GRPO family: learns a 4-token language, repeats, resumes; each axis by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+
+import pytest
+import torch
+
+from llm_align.models.adapters import Lora, add_lora
+from llm_align.models.log_probs import log_probs
+from llm_align.online import grpo
+from llm_align.online.reference import KL, Reference, mean_kl
+
+CHARGED = KL(coef=0.01, estimator="k1", place="reward")
+MEMBERS = {
+    "grpo": {"kl": KL(coef=0.04)},
+    "dr_grpo": {"advantage": "center", "reduction": "constant"},
+    "dapo": {"clip_high": 0.28, "reduction": "token", "refill": 2},
+    "gspo": {"ratio": "geometric", "clip_low": 3e-4, "clip_high": 4e-4},
+    "gmpo": {"ratio": "clipped_geometric", "surrogate": "none", "clip_low": 0.4, "clip_high": 0.4},
+    "gfpo": {"keep": 4, "keep_by": "efficiency", "reduction": "token"},
+    "lite_ppo": {"advantage": "batch_scale", "reduction": "token"},
+    "rloo": {"advantage": "leave_one_out", "ratio": "sequence", "kl": CHARGED},
+    "reinforce_pp": {"advantage": "batch", "reduction": "token", "kl": CHARGED},
+    "cispo": {"surrogate": "cispo", "clip_low": 0.0, "clip_high": 5.0, "reduction": "token"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("member", MEMBERS)
+def test_every_member_learns_the_language(member, train, language):
+    cfg = grpo.Config(lr=1e-2, epochs=2, minibatches=2, **MEMBERS[member])
+    agent = train(grpo, cfg, 40)
+    assert language.mean_reward(language.policy()) < 0.3
+    assert language.mean_reward(agent.policy) >= 0.95
+
+
+def test_same_seed_same_weights_and_two_and_two_are_four(train, same_weights, language):
+    cfg = grpo.Config(
+        lr=1e-2, epochs=2, minibatches=2, entropy_coef=1e-3, warmup=3, kl=KL(coef=0.1, target=0.5, horizon=64)
+    )
+    whole, again = train(grpo, cfg, 4), train(grpo, cfg, 4)
+    train(grpo, cfg, 2, name="parts")
+    parts = train(grpo, cfg, 4, name="parts", resume=True)
+    assert same_weights(whole, again)
+    assert same_weights(whole, parts)
+    assert not same_weights(whole.policy, language.policy())
+
+
+def batch_of(language, cfg, *, lora=False, **options):
+    task, policy = language.task(**options), language.policy()
+    if lora:
+        policy = add_lora(policy, Lora(rank=2, targets=("q_proj",)))
+    reference = Reference(policy) if cfg.kl.coef else None
+    generator = torch.Generator().manual_seed(0)
+    batch = grpo.collect(cfg, task, policy, task.sampler(0), generator, reference, cfg.kl.coef)
+    return policy, batch
+
+
+@pytest.mark.parametrize("reduction", ["sequence", "token", "constant"])
+def test_rows_without_advantage_change_nothing_but_the_work(language, reduction):
+    cfg = grpo.Config(reduction=reduction)
+
+    def only_first_two(prompts, completion_ids):
+        return [
+            row.count(2) if p in ("a b", "b c") else 1.0
+            for p, row in zip(prompts, completion_ids, strict=True)
+        ]
+
+    policy, batch = batch_of(language, cfg, function=only_first_two)
+    assert 0 < len(batch.rows) <= 16
+    grads = []
+    for rows in (batch.rows, torch.arange(len(batch.samples))):
+        policy.zero_grad()
+        grpo.loss_of(policy, batch, rows, cfg)[0].backward()
+        grads.append([p.grad.clone() for p in policy.parameters()])
+    for few, many in zip(*grads, strict=True):
+        torch.testing.assert_close(few, many, atol=1e-7, rtol=1e-5)
+
+
+def test_micro_batches_change_nothing_but_memory(language, same_weights):
+    weights = []
+    for size in (0, 3):
+        cfg = grpo.Config(lr=1e-2, micro_batch_size=size, reduction="token")
+        policy, batch = batch_of(language, cfg)
+        grpo.update(grpo.Agent(cfg, policy), batch, cfg, torch.Generator().manual_seed(0))
+        weights.append(torch.cat([p.flatten() for p in policy.parameters()]))
+    torch.testing.assert_close(weights[0], weights[1], atol=2e-5, rtol=0)
+
+
+def test_the_first_step_is_the_policy_gradient(language):
+    """At ratio 1, sequence mean, no clip acts: the gradient is that of -mean_i mean_t A_i log pi."""
+    cfg = grpo.Config()
+    policy, batch = batch_of(language, cfg)
+    grpo.loss_of(policy, batch, torch.arange(len(batch.samples)), cfg)[0].backward()
+    ours = [p.grad.clone() for p in policy.parameters()]
+    policy.zero_grad()
+    responses = batch.samples.responses
+    mean = log_probs(policy, responses).log_prob.sum(1) / responses.lengths
+    (-(batch.advantage * mean).mean()).backward()
+    for mine, p in zip(ours, policy.parameters(), strict=True):
+        torch.testing.assert_close(mine, p.grad, atol=1e-6, rtol=1e-4)
+
+
+def test_equal_rewards_take_no_step(train, language, same_weights):
+    task = language.task(lambda prompts: [1.0] * len(prompts))
+    agent = train(grpo, grpo.Config(lr=1e-2), 2, task=task)
+    assert same_weights(agent.policy, language.policy())
+
+
+def test_unjudged_rows_teach_nothing(language):
+    cfg = grpo.Config(kl=KL(coef=0.1))
+    policy, batch = batch_of(
+        language, cfg, function=lambda completion_ids: [None, 1.0] * (len(completion_ids) // 2)
+    )
+    assert (batch.advantage == 0).all()
+    assert (batch.rows % 2 == 1).all()
+
+
+def test_refill_replaces_groups_of_equal_rewards(language):
+    def only_first_two(prompts, completion_ids):
+        return [
+            row.count(2) if p in ("a b", "b c") else 1.0
+            for p, row in zip(prompts, completion_ids, strict=True)
+        ]
+
+    cfg = grpo.Config(refill=3, reduction="token")
+    _, batch = batch_of(language, cfg, function=only_first_two)
+    prompts = batch.samples.responses.prompt_index[batch.rows].unique()
+    assert len(prompts) == 4
+    assert len(batch.samples) == 64
+    assert batch.num_rows == 32
+
+
+def samples_of(language, **options):
+    return language.task(**options).draw(language.policy(), range(4), torch.Generator().manual_seed(0))
+
+
+def test_filters_and_shapes_of_the_reward_by_hand(language):
+    samples, drawn = samples_of(language), language.task().config
+    lengths, ended = samples.responses.lengths, samples.ended
+
+    cut = grpo.advantages(samples, grpo.Config(drop_truncated=True, advantage="center"), None, 0.0, drawn)
+    assert (cut[~ended] == 0).all()
+
+    kept = grpo.advantages(samples, grpo.Config(keep=3, advantage="center"), None, 0.0, drawn)
+    for row in range(4):
+        group = slice(8 * row, 8 * row + 8)
+        shortest = lengths[group].argsort(stable=True)[:3]
+        reward = samples.reward[group][shortest]
+        expected = torch.zeros(8).index_put((shortest,), reward - reward.mean())
+        torch.testing.assert_close(kept[group], expected)
+
+    plain = dataclasses.replace(samples, reward=torch.zeros(32))
+    long = grpo.advantages(plain, grpo.Config(overlong_buffer=3, advantage="center"), None, 0.0, drawn)
+    penalty = -((lengths - 3) / 3).clamp(0, 1)
+    torch.testing.assert_close(
+        long.view(4, 8), (penalty.view(4, 8) - penalty.view(4, 8).mean(1, keepdim=True))
+    )
+
+    charged = grpo.Config(advantage="center", kl=KL(coef=1.0, estimator="k1", place="reward"))
+    ref = samples.log_prob - 0.1 * samples.responses.loss_mask
+    kl = grpo.advantages(plain, charged, ref, 2.0, drawn)
+    torch.testing.assert_close(
+        kl.view(4, 8), -0.2 * (lengths - lengths.view(4, 8).float().mean(1).repeat_interleave(8)).view(4, 8)
+    )
+
+
+def test_adapters_off_are_the_reference(language):
+    cfg = grpo.Config(kl=KL(coef=0.1))
+    policy, batch = batch_of(language, cfg, lora=True)
+    torch.testing.assert_close(batch.ref_log_prob, batch.samples.log_prob, atol=1e-5, rtol=0)
+    with torch.no_grad():
+        for name, p in policy.named_parameters():
+            if "lora_B" in name:
+                p.normal_()
+    moved = log_probs(policy, batch.samples.responses).log_prob
+    assert not torch.allclose(moved, batch.ref_log_prob, atol=1e-3)
+    again = Reference(policy).log_prob(batch.samples.responses)
+    torch.testing.assert_close(again, batch.ref_log_prob)
+
+
+def test_the_adaptive_controller_holds_the_kl_at_its_target(train, language, tmp_path):
+    cfg = grpo.Config(lr=3e-3, kl=KL(coef=1.0, target=1.0, horizon=400))
+    train(grpo, cfg, 80, name="held")
+    rows = [json.loads(line) for line in (tmp_path / "held" / "metrics.jsonl").read_text().splitlines()]
+    kls = [row["train/kl"] for row in rows]
+    assert sum(kls[40:]) / 40 < 1.1
+    assert max(kls) < 2.0
+    free = train(grpo, grpo.Config(lr=3e-3), 40)
+    drawn = language.task().draw(free.policy, range(4), torch.Generator().manual_seed(1), group_size=64)
+    assert mean_kl(drawn, Reference(language.policy()).log_prob(drawn.responses)) > 5.0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"advantage": "zscor"}, "did you mean 'zscore'"),
+        ({"ratio": "tokens"}, "algo.ratio"),
+        ({"ratio": "clipped_geometric"}, "algo.surrogate='clip'"),
+        ({"lr": 0.0}, "algo.lr=0.0"),
+        ({"dual_clip": 0.5}, "algo.dual_clip=0.5"),
+    ],
+)
+def test_wrong_settings_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        grpo.Config(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"coef": 0.1, "estimator": "k1"}, "k1 has no gradient"),
+        ({"target": 1.0}, "algo.kl.coef"),
+        ({"place": "los"}, "did you mean 'loss'"),
+        ({"coef": -1.0}, "algo.kl.coef=-1.0"),
+        ({"target": math.nan}, "algo.kl.target"),
+    ],
+)
+def test_wrong_kl_settings_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        KL(**options)
