@@ -71,6 +71,7 @@ def _compose(
     store = ConfigStore.instance()
     store.store(name=f"{script}_schema", node=root)
     for group, options in groups.items():
+        store.repo.pop(group, None)  # the store is global: another script of this process may have been here
         for name, node in options.items():
             store.store(group=group, name=name, node=node)
     mappings = [word for word in overrides if _MAPPING.fullmatch(word)]

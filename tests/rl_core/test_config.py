@@ -91,6 +91,12 @@ def test_an_unknown_key_of_the_chosen_algorithm_is_compared_with_its_own_keys():
         parse("algo=slow", "algo.expctile=0.9")
 
 
+def test_another_scripts_options_are_not_offered():
+    config.parse("script", Root, {"algo": {"fast": Fast, "slowly": Slow}}, [])
+    with pytest.raises(ValueError, match=r"algo='slwo': must be one of fast, slow; did you mean 'slow'"):
+        parse("algo=slwo")
+
+
 def test_a_recipe_of_another_script_is_a_sentence():
     (config.CONFIG_DIR / "experiment" / "foreign.yaml").write_text(
         "# @package _global_\ndefaults:\n  - override /model: large\n"
