@@ -26,7 +26,7 @@ def main() -> int:
     start = time.monotonic()
     out = Path("runs") / f"demo-{datetime.now():%Y%m%d-%H%M%S}"  # of the repository, wherever this is called
     dataset = ["data.id=desk/lift_block/mixed-v0", f"data.root={out / 'datasets'}"]
-    run("scripts/collect_demos.py", *dataset, "episodes=1000", "noise=[0,0.2,0.4]", "mistakes=0.02")
+    run("scripts/collect_demos.py", *dataset, "episodes=1500", "noise=[0,0.15,0.3]", "mistakes=0.02")
     run("scripts/train_offline.py", "+experiment=demo", *dataset, f"run.dir={out / 'iql'}")
     overall = json.loads((ROOT / out / "iql" / "eval.json").read_text())["overall"]
     print(f"\n{overall['n_episodes']} new episodes: {overall['pc_success']:.0f} % success, ", end="")
