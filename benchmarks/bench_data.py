@@ -82,7 +82,7 @@ def memory(root: Path) -> Row:
             recorder.add_episode(**one | {"rewards": rng.normal(size=LARGE["steps"])})
     minari_io.load(dataset_id, root)
     flat = sum(path.stat().st_size for path in (root / dataset_id / minari_io.CACHE_NAME).glob("*/*")) / 1e6
-    command = [sys.executable, __file__, "--resident", dataset_id]
+    command = [sys.executable, "-m", "benchmarks.bench_data", "--resident", dataset_id]
     peak = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     file = (root / dataset_id / "data" / minari_io.HDF5_NAME).stat().st_size / 1e6
     return Row(
