@@ -1,4 +1,4 @@
-"""Whole folders that train through the command line or to convergence are slow: `make check` leaves them out."""
+"""Folders that train through the command line or to convergence are slow: `make check` leaves them out."""
 
 import pytest
 
