@@ -109,6 +109,7 @@ def draw_table() -> None:
         machine = content["machine"]
         source = f"`{content['command']}`, {content['date']}, {machine['cpu']}, {machine['cores']} cores"
         lines += ["", f"## {file.stem.replace('_', ' ')}", "", source, ""]
+        lines += [content["note"], ""] if "note" in content else []
         if "rows" in content:
             lines += ["| what | ours | peer | ratio | asked |", "|---|---|---|---|---|"]
             lines += [_line(Row(**row)) for row in content["rows"]]
