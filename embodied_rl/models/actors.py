@@ -111,7 +111,8 @@ class GaussianActor(Actor):
 class SquashedGaussianActor(Actor):
     """tanh of a Gaussian whose mean and log_std both depend on the observation (SAC, CQL).
 
-    `log_std = clamp(multiplier * net + offset, -20, 2)`, both scalars learned, as in SimpleSAC's CQL.
+    `log_std = clamp(multiplier * net + offset, -20, 2)`, both scalars learned, as in SimpleSAC, unless the
+    caller freezes them.
     """
 
     def __init__(

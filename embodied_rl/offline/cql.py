@@ -11,9 +11,8 @@ With `target_gap` the weight is multiplied by a Lagrange variable that holds the
 Departures: 1) every loss is taken at the parameters before the step, in one backward pass, as SimpleSAC and
 CORL do. 2) Max-backup and the Lagrange variable have SimpleSAC's form: the best of K of the smaller of both
 critics (the authors: the smaller of each critic's own best), and `w (bracket - gap)` as the constraint (the
-authors: `w bracket - gap`). 3) The actor's log_std has a learned scale and offset, as SimpleSAC's. 4) The
-Lagrange variable's loss sees the detached bracket, the policy's loss frozen critics. 5) No warm start by
-cloning.
+authors: `w bracket - gap`). 3) The Lagrange variable's loss sees the detached bracket, the policy's loss
+frozen critics. 4) No warm start by cloning.
 
 Reference results (D4RL -v2, CORL, weight 10): halfcheetah-medium 47.0, hopper-medium 59.1, walker2d-medium
 80.8.
@@ -50,7 +49,8 @@ class Config:
     num_actions: int = 10  # K
     cql_temperature: float = 1.0  # T
     importance_sampling: bool = True  # without: no log q, and the data's action joins the sum
-    max_backup: bool = False  # y from the best of K actions a'
+    target_action: str = "sample"  # a' in y: sample | mode (d3rlpy)
+    max_backup: bool = False  # y from the best of K sampled actions a'
     target_gap: float | None = None  # of the Lagrange variable; none: fixed weight
     log_lagrange_init: float = 0.0
     clip_diff_min: float = -math.inf  # bounds on the bracket, per transition
@@ -58,6 +58,7 @@ class Config:
     backup_entropy: bool = False  # subtract alpha log pi(a' | s') in y
     log_std_multiplier: float = 1.0
     log_std_offset: float = 0.0
+    learn_log_std: bool = False  # learn the two above (SimpleSAC, CORL)
     hidden: tuple[int, ...] = (256, 256, 256)
     critic_hidden: tuple[int, ...] = ()  # empty: as `hidden`
     actor_init: str = "torch"  # torch | orthogonal
@@ -89,6 +90,10 @@ class Config:
             require_widths("algo.critic_hidden", self.critic_hidden)
         for name in ("actor_init", "critic_init"):
             choice(f"algo.{name}", getattr(self, name), INITS)
+        choice("algo.target_action", self.target_action, ["sample", "mode"])
+        for name in ("max_backup", "backup_entropy"):
+            allowed = self.target_action == "sample" or not getattr(self, name)
+            require(allowed, f"algo.{name}", getattr(self, name), "false where algo.target_action=mode")
 
 
 class Agent(nn.Module):
@@ -106,6 +111,8 @@ class Agent(nn.Module):
             out_gain=cfg.out_gain,
             generator=generator,
         )
+        for scalar in (self.actor.log_std_multiplier, self.actor.log_std_offset):
+            scalar.requires_grad_(cfg.learn_log_std)
         self.critic = TwinCritic(
             *dims,
             cfg.critic_hidden or cfg.hidden,
@@ -127,7 +134,7 @@ class Noise:
     """Standard normal numbers for the actor's samples, and uniform actions."""
 
     policy: Tensor  # [B, A], the action of the policy loss
-    target: Tensor  # [B, M, A], the actions a' of the target: M = K with max-backup, else 1
+    target: Tensor  # [B, M, A], the actions a' of y: M = K with max-backup, else 1; 0 gives the mode
     current: Tensor  # [B, K, A], actions from pi(. | s)
     next: Tensor  # [B, K, A], actions from pi(. | s')
     uniform: Tensor  # [B, K, A] in [-1, 1]
@@ -139,6 +146,8 @@ def draw_noise(cfg: Config, batch: Batch, generator: torch.Generator) -> Noise:
     k, m = cfg.num_actions, cfg.num_actions if cfg.max_backup else 1
     normal = torch.randn(rows, 1 + m + 2 * k, action_dim, generator=generator, device=generator.device)
     policy, target, current, next_ = normal.split([1, m, k, k], dim=1)
+    if cfg.target_action == "mode":
+        target = torch.zeros_like(target)
     uniform = torch.rand(rows, k, action_dim, generator=generator, device=generator.device)
     return Noise(
         policy=policy.squeeze(1), target=target, current=current, next=next_, uniform=uniform * 2.0 - 1.0

@@ -19,6 +19,7 @@ CORL_CQL = {
     "hidden": (256, 256, 256),
     "log_std_multiplier": 1.0,
     "log_std_offset": -1.0,
+    "learn_log_std": True,
     "actor_init": "torch",
     "critic_init": "orthogonal",
     "out_gain": 0.01,

@@ -155,6 +155,8 @@ def test_a_cuda_graph_equals_eager(name, batch, spec):
         (cql.Config, {"out_gain": -2.0}, r"algo\.out_gain=-2\.0: must be finite and > 0"),
         (cql.Config, {"target_gap": math.nan}, r"algo\.target_gap=nan: must be finite"),
         (cql.Config, {"log_std_offset": -math.inf}, r"algo\.log_std_offset=-inf: must be finite"),
+        (cql.Config, {"target_action": "mean"}, r"algo\.target_action='mean'"),
+        (cql.Config, {"target_action": "mode", "max_backup": True}, r"algo\.max_backup=True: must be false"),
         (cql.Config, {"critic_hidden": (8, 0)}, r"algo\.critic_hidden=\(8, 0\)"),
         (cql.Config, {"critic_init": "ortogonal"}, "did you mean 'orthogonal'"),
         (cql.Config, {"conservative_weight": math.inf}, r"algo\.conservative_weight=inf"),

@@ -15,7 +15,13 @@ VARIANTS = {
     "max_backup": {"max_backup": True, "backup_entropy": True},
     "no_importance_sampling": {"importance_sampling": False, "cql_temperature": 2.0},
     "clipped": {"clip_diff_min": -1.0, "clip_diff_max": 2.5},
-    "one_sample": {"num_actions": 1, "log_std_multiplier": 0.5, "log_std_offset": -1.0},
+    "one_sample": {
+        "num_actions": 1,
+        "log_std_multiplier": 0.5,
+        "log_std_offset": -1.0,
+        "learn_log_std": True,
+    },
+    "mode": {"target_action": "mode"},
 }
 
 
@@ -28,7 +34,7 @@ def test_updates_equal_the_reference(variant, batch, spec, clone):
     twin = clone(cql, cfg, spec, agent)
     optimizers = {
         "alpha": torch.optim.Adam([twin.log_alpha], lr=cfg.policy_lr),
-        "actor": torch.optim.Adam(twin.actor.parameters(), lr=cfg.policy_lr),
+        "actor": torch.optim.Adam([p for p in twin.actor.parameters() if p.requires_grad], lr=cfg.policy_lr),
         "critic": torch.optim.Adam(twin.critic.parameters(), lr=cfg.critic_lr),
         "lagrange": torch.optim.Adam([twin.log_lagrange], lr=cfg.critic_lr),
     }
@@ -62,6 +68,18 @@ def test_updates_equal_the_reference(variant, batch, spec, clone):
             torch.testing.assert_close(metrics[name], losses[key].detach(), rtol=1e-5, atol=1e-5)
     for name, value in agent.state_dict().items():
         torch.testing.assert_close(value, twin.state_dict()[name], rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_the_mode_as_target_action_needs_no_noise(batch, spec):
+    cfg = cql.Config(hidden=(8,), num_actions=2, target_action="mode")
+    agent = cql.Agent(cfg, spec, torch.Generator().manual_seed(0))
+    noise = cql.draw_noise(cfg, batch, torch.Generator().manual_seed(0))
+    metrics = cql.update(agent, batch, noise, cfg)
+    fresh = cql.Agent(cfg, spec, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        next_q = fresh.target_critic(batch.next_obs, fresh.actor(batch.next_obs).mode).amin(0)
+        errors = fresh.critic(batch.obs, batch.action) - (batch.reward + batch.discount * next_q)
+    torch.testing.assert_close(metrics["td_loss"], errors.square().mean(1).sum())
 
 
 def test_conservative_gap_by_hand():
