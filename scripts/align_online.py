@@ -40,7 +40,7 @@ def main(cfg: Config) -> None:
     shown = cfg.demonstrations
     config.require(name == "ppo" or not shown, "demonstrations", shown, "empty: only algo=ppo learns from it")
     asked = prompts.read(cfg.data)
-    rewards = reward_functions.load(cfg.rewards, runs.pick_device(cfg.run.device))
+    rewards = reward_functions.load(cfg.rewards, runs.pick_device(cfg.run.device), watched=cfg.monitor.gold)
     folder = f"runs/{name}-seed{cfg.run.seed}"
     with runs.Run(cfg.run, config=cfg, default_dir=folder, may_change=("monitor",)) as run:
         policy, tokenizer = prompts.load_model(cfg.model, cfg.data.max_length + cfg.rollout.limit)

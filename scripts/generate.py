@@ -28,7 +28,9 @@ class Config:
 
     model: loading.Config = field(default_factory=loading.Config)
     prompt: str = ""
-    data: prompts.Config = field(default_factory=prompts.Config)  # where there is no prompt
+    data: prompts.Config = field(
+        default_factory=prompts.Config
+    )  # without a prompt; of a split, the held-out ones
     out: str = ""  # a .jsonl; empty: the terminal
     num_samples: int = 1
     max_new_tokens: int = 128
@@ -49,7 +51,8 @@ def main(cfg: Config) -> None:
     sampling = Sampling(stop_ids=stop_ids(tokenizer, model), **options)
     device = pick_device(cfg.device)
     generator = torch.Generator(device).manual_seed(cfg.seed)
-    encoded = prompts.tokenize(cfg.data, tokenizer, asked)[0]
+    rest, kept = prompts.tokenize(cfg.data, tokenizer, asked)
+    encoded = kept or rest
     drawn = {"generator": generator, "num_samples": cfg.num_samples}
     with Path(cfg.out).open("w") if cfg.out else nullcontext(sys.stdout) as stream:
         for row in completions(model.to(device), tokenizer, encoded, sampling, **drawn):

@@ -41,15 +41,20 @@ class Config:
     def __post_init__(self) -> None:
         """Check ranges."""
         require(self.limit >= 0, "data.limit", self.limit, "at least 0 (all rows)")
-        require(0 <= self.held_out < 1, "data.held_out", self.held_out, "in [0, 1)")
-        last = max(round(1 / self.held_out) - 1, 0) if self.held_out else 0
-        require(0 <= self.fold <= last, "data.fold", self.fold, f"0 to {last} with this data.held_out")
+        check_split(self.held_out, self.fold)
         for name in ("max_length", "batch_size", "max_tokens"):
             require(getattr(self, name) >= 1, f"data.{name}", getattr(self, name), "at least 1")
         choice("data.template", self.template, ["own", "plain"])
         choice("data.empty", self.empty, ["error", "drop"])
         choice("data.too_long", self.too_long, ["drop", "error", "keep_end"])
         choice("data.loss_on", self.loss_on, ["assistant", "all"])
+
+
+def check_split(held_out: float, fold: int) -> None:
+    """Raise ValueError for a share that is none, or a fold that it does not have."""
+    require(0 <= held_out < 1, "data.held_out", held_out, "in [0, 1)")
+    last = max(round(1 / held_out) - 1, 0) if held_out else 0
+    require(0 <= fold <= last, "data.fold", fold, f"0 to {last} with this data.held_out")
 
 
 def read(cfg: Config, to_examples: Callable[[Sequence[Row]], list[Example]]) -> list[Example]:

@@ -42,6 +42,8 @@ def summary(samples: Samples) -> dict[str, float]:
     }
     if len(reward) == 0:
         return values
+    if len(samples.parts) > 1:
+        values |= {f"reward_{name}": float(part.nanmean()) for name, part in samples.parts.items()}
     best = samples.grouped(samples.reward.nan_to_num(-torch.inf)).amax(1)
     values |= {"reward": float(reward.mean()), "best_of_group": float(best[best.isfinite()].mean())}
     if bool(((reward == 0) | (reward == 1)).all()):

@@ -32,7 +32,7 @@ RewardFunction = Callable[..., Sequence[float | None]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reward:
-    """One reward function, its name in the metrics and its weight in the sum."""
+    """One reward function, its name in the metrics and its weight in the sum; weight 0 only watches."""
 
     name: str
     function: RewardFunction
@@ -41,7 +41,8 @@ class Reward:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scores:
-    """`total [B]` is the weighted sum of what judged a row, NaN where nothing did; `parts[name] [B]`."""
+    """`total [B]` is the weighted sum of what judged a row, NaN where nothing with a weight did; `parts[name]
+    [B]`."""
 
     total: Tensor
     parts: dict[str, Tensor]
@@ -60,6 +61,8 @@ class Rewards:
         require(len(rewards) > 0, "rewards", list(rewards), "at least one function")
         names = [reward.name for reward in rewards]
         require(len(set(names)) == len(names), "rewards", names, "functions of different names")
+        weights = [reward.weight for reward in rewards]
+        require(any(weights), "rewards.weights", weights, "not all 0")
         self.rewards = tuple(rewards)
         self._stop = on_error == "stop"
 
@@ -76,7 +79,9 @@ class Rewards:
         keywords = {"prompts": prompts, "completions": completions, "completion_ids": completion_ids}
         rows = {name: list(values) for name, values in {**(columns or {}), **keywords}.items()}
         parts = {reward.name: self._judge(reward, rows, responses) for reward in self.rewards}
-        stacked = torch.stack([parts[reward.name] * reward.weight for reward in self.rewards])
+        stacked = torch.stack(
+            [parts[reward.name] * reward.weight for reward in self.rewards if reward.weight]
+        )
         total = torch.where(stacked.isnan().all(0), math.nan, stacked.nansum(0))
         return Scores(total=total, parts=parts)
 
@@ -190,14 +195,21 @@ class Config:
         require(fits, "rewards.weights", self.weights, f"{len(self.functions)} numbers, one per function")
 
 
-def load(config: Config, device: torch.device | str = "cpu") -> Rewards:
-    """The rewards that a configuration names; reward models on `device`."""
+def load(config: Config, device: torch.device | str = "cpu", *, watched: str = "") -> Rewards:
+    """The rewards that a configuration names, and `watched` with weight 0; reward models on `device`."""
     weights = config.weights or (1.0,) * len(config.functions)
+    words = dict(zip(config.functions, weights, strict=True)) | ({watched: 0.0} if watched else {})
     rewards = [
-        Reward(name=Path(name.rpartition(":")[2]).name, function=_function(name, device), weight=weight)
-        for name, weight in zip(config.functions, weights, strict=True)
+        Reward(name=name_of(word), function=_function(word, device), weight=weight)
+        for word, weight in words.items()
     ]
     return Rewards(rewards, on_error=config.on_error)
+
+
+def name_of(word: str) -> str:
+    """What a reward is called in the metrics: its function, or the run that trained the model."""
+    path = Path(word.rpartition(":")[2])
+    return path.parent.name if path.name == "model" and path.parent.name else path.name
 
 
 def _function(name: str, device: torch.device | str) -> RewardFunction:

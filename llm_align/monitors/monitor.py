@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from llm_align.feedback.rewards import name_of
 from llm_align.monitors.diversity import distinct, self_bleu
 from llm_align.online.rollout import Samples
 from rl_core.config import require
@@ -26,6 +26,7 @@ from rl_core.run import Run
 class Config:
     """Thresholds on means over `window` steps; the defaults never pause."""
 
+    gold: str = ""  # a held-out scorer, as in rewards.functions: watched, not learnt from
     window: int = 20
     min_reward: float = -math.inf
     max_kl: float = math.inf  # nats per response from the reference, where there is one
@@ -59,13 +60,10 @@ class Config:
 
 
 class Monitor:
-    """Measures every rollout. `gold(samples) -> [B]` is a held-out scorer that the run does not train on."""
+    """Measures every rollout; `config.gold` is among the samples' rewards, with weight 0."""
 
-    def __init__(
-        self, config: Config | None = None, *, gold: Callable[[Samples], Tensor] | None = None
-    ) -> None:
+    def __init__(self, config: Config | None = None) -> None:
         self.config = config or Config()
-        self._gold = gold
         self._recent: dict[str, deque[float]] = {}
         self._start: dict[str, float] = {}  # mean and deviation of proxy and gold at the first rollout
 
@@ -106,8 +104,8 @@ class Monitor:
             values |= {
                 f"reward_{n}": float(p.nanmean()) for n, p in samples.parts.items() if len(samples.parts) > 1
             }
-            if self._gold is not None:
-                values |= self._compare(reward, self._gold(samples)[judged])
+            if self.config.gold:
+                values |= self._compare(reward, samples.parts[name_of(self.config.gold)][judged])
         return {name: value for name, value in values.items() if math.isfinite(value)}
 
     def judge(self, values: dict[str, float]) -> str | None:

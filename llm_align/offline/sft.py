@@ -36,6 +36,7 @@ class Config:
 
     name: str = "sft"
     accumulate: int = 1  # batches to an update
+    learn_prompts: bool = False  # of texts too: a model from scratch knows no language yet
     good_prompt: str = ""  # both: learn rated answers behind these texts
     bad_prompt: str = ""
     optim: optim.Config = field(default_factory=lambda: optim.Config(lr=2e-5, schedule="cosine", warmup=10))
@@ -52,11 +53,20 @@ def to_examples(rows: Sequence[Row], cfg: Config) -> list[Example]:
     demonstrations = (("prompt", "completion"), ("messages",), ("text",))
     columns = require_columns(rows, *demonstrations, ("chosen", "rejected"))
     if cfg.good_prompt:
-        return condition(kinds.ratings(rows), cfg.good_prompt, cfg.bad_prompt)
-    if columns == ("chosen", "rejected"):
+        examples = condition(kinds.ratings(rows), cfg.good_prompt, cfg.bad_prompt)
+    elif columns == ("chosen", "rejected"):
         pairs = kinds.preferences(rows)
-        return [Example(prompt=pair.prompt, responses=pair.responses[:1]) for pair in pairs]
-    return kinds.demonstrations(rows)
+        examples = [Example(prompt=pair.prompt, responses=pair.responses[:1]) for pair in pairs]
+    else:
+        examples = kinds.demonstrations(rows)
+    return [_whole(example) for example in examples] if cfg.learn_prompts else examples
+
+
+def _whole(example: Example) -> Example:
+    """The example as one text, all of which is learnt."""
+    if isinstance(example.prompt, list):
+        raise ValueError("algo.learn_prompts=True: prompts are chats; data.loss_on=all learns those")
+    return Example(prompt=None, responses=[(example.prompt or "") + str(example.responses[0])])
 
 
 def condition(rated: Sequence[Example], good: str, bad: str) -> list[Example]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from llm_align.data import examples
+from llm_align.data import examples, loader
 from llm_align.data.examples import Example
 from llm_align.data.readers import load_rows, require_columns
 from llm_align.data.tokens import Encoded, encode
@@ -19,45 +19,42 @@ class Config:
 
     source: str = ""  # .jsonl (.gz), .parquet, a folder of datasets.save_to_disk, or a hub id
     split: str = "train"
-    column: str = "prompt"  # of the prompts; GSM8K calls it question
+    column: str = (
+        "prompt"  # of the prompts; GSM8K calls it question; without it, those of chosen and rejected
+    )
     suffix: str = ""  # written after each text prompt
     limit: int = 0  # rows read at most; 0 reads all
-    held_out: int = 0  # the last rows, for evaluation
+    held_out: float = 0.0  # share of conversations kept for evaluation: those that `data.loader` keeps
+    fold: int = 0  # which
     max_length: int = 512  # tokens of a prompt
     template: str = "own"  # own: the tokenizer's chat template | plain
     too_long: str = "drop"  # drop | error | keep_end
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        for name in ("limit", "held_out"):
-            require(getattr(self, name) >= 0, f"data.{name}", getattr(self, name), ">= 0")
+        require(self.limit >= 0, "data.limit", self.limit, ">= 0")
+        loader.check_split(self.held_out, self.fold)
         require(self.max_length >= 1, "data.max_length", self.max_length, "at least 1")
 
 
 def read(cfg: Config) -> list[Example]:
     """Prompts with their rows' other columns.
 
-    Raises ValueError for a source that cannot be read, a missing column (found and expected are named), and
-    when nothing is left to train on.
+    Raises ValueError for a source that cannot be read, and a missing column (found and expected are named).
     """
     require(bool(cfg.source), "data.source", cfg.source, "a file, a folder or a hub id")
     rows = load_rows(cfg.source, cfg.split)[: cfg.limit or None]
-    require_columns(rows, (cfg.column,))
-    fewer = f"less than the {len(rows)} rows of {cfg.source}"
-    require(cfg.held_out < len(rows), "data.held_out", cfg.held_out, fewer)
+    if require_columns(rows, (cfg.column,), ("chosen", "rejected"))[0] == "chosen":
+        rows = [{cfg.column: pair.prompt} for pair in examples.preferences(rows)]
     return examples.prompts([{**row, "prompt": _with_suffix(row[cfg.column], cfg.suffix)} for row in rows])
 
 
 def tokenize(cfg: Config, tokenizer: Any, asked: list[Example]) -> tuple[list[Encoded], list[Encoded]]:
-    """Prompts to train on, and the last `held_out` to evaluate on."""
+    """Prompts to train on, and those held out to evaluate on."""
     options: dict[str, Any] = {"template": cfg.template, "too_long": cfg.too_long}
     # `encode` leaves room for one token of a response
-    count = len(asked) - cfg.held_out
-    parts = [
-        encode(tokenizer, part, max_length=cfg.max_length + 1, **options)
-        for part in (asked[:count], asked[count:])
-    ]
-    return parts[0], parts[1]
+    encoded = encode(tokenizer, asked, max_length=cfg.max_length + 1, **options)
+    return loader.split(encoded, cfg.held_out, cfg.fold)
 
 
 def load_model(cfg: loading.Config, max_length: int) -> tuple[Any, Any]:

@@ -63,6 +63,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "shown.jsonl").write_text("".join(json.dumps(row) + "\n" for row in shown))
     (root / "mine.py").write_text(
         "def vowels(completions):\n    return [sum(c in 'aeiou' for c in t) / 8 for t in completions]\n"
+        "def short(completions):\n    return [-float(len(t)) for t in completions]\n"
         "def broken(completions):\n    return [1.0]\n"
     )
     return root
@@ -72,7 +73,7 @@ def quick(folder: Path, out: Path) -> list[str]:
     return [
         f"model.name={folder / 'model'}",
         f"data.source={folder / 'prompts.jsonl'}",
-        "data.held_out=2",
+        "data.held_out=0.3",
         "data.max_length=64",
         f"rewards.functions=['{folder / 'mine.py'}:vowels',gsm8k]",
         "rollout.prompts=2",
@@ -100,6 +101,22 @@ def test_every_algorithm_runs_and_its_model_generates(algo: str, folder: Path, t
     texts = [json.loads(line) for line in file.read_text().splitlines()]
     assert len(texts) == 12
     assert texts[0].keys() == {"prompt", "completion", "log_prob", "ended"}
+
+
+def test_prompts_of_pairs_and_a_held_out_scorer(folder: Path, tmp_path: Path):
+    pairs = [{"prompt": f"What is {i}?", "chosen": f"It is {i}.", "rejected": "No."} for i in range(6)]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pairs))
+    arguments = [
+        f"data.source={tmp_path / 'pairs.jsonl'}",
+        f"rewards.functions=['{folder / 'mine.py'}:vowels']",
+    ]
+    align(
+        "algo=ppo", *quick(folder, tmp_path / "run"), *arguments, f"monitor.gold='{folder / 'mine.py'}:short'"
+    )
+    row = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert row["train/gold"] == row["train/reward_short"]
+    assert row["train/reward"] == pytest.approx(row["train/reward_vowels"])
+    assert {"train/proxy_gold_gap", "eval/reward_short"} <= row.keys()
 
 
 def test_adapters_and_demonstrations(folder: Path, tmp_path: Path):
@@ -137,7 +154,7 @@ def test_every_preset_composes(algo: str, preset: str):
     [
         (["model.name="], "model.name=''"),
         (["data.column=question"], "question"),
-        (["data.held_out=6"], "less than the 6 rows"),
+        (["data.held_out=6"], "in [0, 1)"),
         (["rewards.functions=[gsm9k]"], "did you mean 'gsm8k'"),
         (["rewards.functions=[BROKEN]"], "'broken' returned 1 rewards for 4 completions"),
         (["data.max_length=255"], "at most the model's context"),

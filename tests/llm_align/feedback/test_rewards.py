@@ -36,6 +36,23 @@ def test_weighted_sum_skips_what_was_not_judged():
     assert judge(nobody).total.isnan().all()
 
 
+def test_a_weight_of_zero_watches():
+    def silent(completions):
+        return [None] * len(completions)
+
+    scores = judge(silent, length, weights=(1.0, 0.0))
+    assert scores.total.isnan().all()
+    assert scores.parts["length"].tolist() == [1.0, 2.0, 3.0]
+    with pytest.raises(ValueError, match="not all 0"):
+        judge(length, weights=(0.0,))
+
+
+def test_a_reward_is_named_after_its_function_or_its_run():
+    assert rewards.name_of("rules.py:polite") == "polite"
+    assert rewards.name_of("runs/judge/model") == "judge"
+    assert rewards.name_of("model") == "model"
+
+
 def test_a_function_gets_the_columns_that_it_names():
     def named(completions, answer):
         return [float(text == truth) for text, truth in zip(completions, answer, strict=True)]

@@ -17,14 +17,14 @@ from llm_align.online.rollout import Samples
 from rl_core import run as runs
 
 
-def samples(reward, rows=([1, 2, 3], [1, 2, 3], [4, 5], [6])):
+def samples(reward, rows=([1, 2, 3], [1, 2, 3], [4, 5], [6]), **parts):
     responses = make_responses([[9]] * 2, rows, [0, 0, 1, 1])
     return Samples(
         responses=responses,
         log_prob=-0.5 * responses.loss_mask,
         ended=torch.tensor([True, False, True, True]),
         reward=torch.tensor(reward),
-        parts={},
+        parts=parts,
         texts=[""] * 4,
         group_size=2,
     )
@@ -68,9 +68,9 @@ def test_correlation_by_hand():
 
 def test_the_gap_opens_when_only_the_proxy_gains():
     gold = torch.tensor([0.0, 2.0, 0.0, 2.0])
-    monitor = Monitor(gold=lambda _: gold)
-    assert monitor.measure(samples([1.0, 3.0, 1.0, 3.0]))["proxy_gold_gap"] == 0.0
-    values = monitor.measure(samples([3.0, 5.0, 3.0, 5.0]))  # two deviations more, gold as before
+    monitor = Monitor(Config(gold="runs/judge/model"))
+    assert monitor.measure(samples([1.0, 3.0, 1.0, 3.0], judge=gold))["proxy_gold_gap"] == 0.0
+    values = monitor.measure(samples([3.0, 5.0, 3.0, 5.0], judge=gold))  # two deviations more, gold as before
     assert values["proxy_gold_gap"] == pytest.approx(2.0)
     assert values["gold"] == 1.0
     assert values["gold_correlation"] == pytest.approx(1.0)

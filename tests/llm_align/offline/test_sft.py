@@ -66,6 +66,15 @@ def test_examples_by_their_columns():
         sft.to_examples([{"promt": "a", "completion": "b"}], sft.Config())
 
 
+def test_a_model_from_scratch_learns_the_prompts_too():
+    pairs = [{"prompt": "a", "chosen": "b", "rejected": "c"}]
+    whole = sft.to_examples(pairs, sft.Config(learn_prompts=True))
+    assert [(item.prompt, item.responses) for item in whole] == [(None, ["ab"])]
+    chat = [{"prompt": [{"role": "user", "content": "a"}], "completion": "b"}]
+    with pytest.raises(ValueError, match=r"data\.loss_on=all"):
+        sft.to_examples(chat, sft.Config(learn_prompts=True))
+
+
 def test_quality_prompts_learn_from_both_sides():
     cfg = sft.Config(good_prompt="Good:", bad_prompt="Bad:")
     found = sft.to_examples([{"prompt": "a", "chosen": "b", "rejected": "c"}], cfg)
