@@ -81,18 +81,25 @@ def make(env_id: str, *, reward: str = "fixed", **kwargs: Any) -> gym.Env:
 
 
 def make_vec(
-    env_id: str, num_envs: int, *, threads: int | None = None, parallel: bool = False, **kwargs: Any
+    env_id: str,
+    num_envs: int,
+    *,
+    threads: int | None = None,
+    parallel: bool = False,
+    wrap: Callable[[gym.Env], gym.Env] | None = None,
+    **kwargs: Any,
 ) -> VectorEnv:
     """Make `num_envs` environments with SAME_STEP autoreset; further `kwargs` as for `make`.
 
     The desk steps all simulations on `threads` threads (None: every core). The other suites step one after
-    another, or with `parallel` in one process each.
+    another, or with `parallel` in one process each, and `wrap` is applied to each of them.
     """
     if num_envs < 1:
         raise ValueError(f"num_envs={num_envs}: must be at least 1")
     if env_id == DESK:
         from envs.desk.vector import DeskVectorEnv
 
+        assert wrap is None, "the desk has no single environments to wrap"
         if parallel:
             raise ValueError(f"parallel=True: {DESK} is vectorised by itself; set threads instead")
         desk = DeskVectorEnv(num_envs, num_threads=threads, **kwargs)
@@ -100,7 +107,7 @@ def make_vec(
         return desk
     if threads not in (None, 1):
         raise ValueError(f"threads={threads}: only {DESK} steps on threads; use parallel=True for {env_id}")
-    factories = [partial(make, env_id, **kwargs)] * num_envs
+    factories = [partial(_make_wrapped, env_id, wrap, kwargs)] * num_envs
     env: VectorEnv
     if parallel:
         check_id(env_id)  # here, where the message is not wrapped in a worker's traceback
@@ -109,6 +116,13 @@ def make_vec(
         env = SyncVectorEnv(factories, autoreset_mode=AutoresetMode.SAME_STEP)
     env.spec = env.get_attr("spec")[0]
     return env
+
+
+def _make_wrapped(
+    env_id: str, wrap: Callable[[gym.Env], gym.Env] | None, kwargs: Mapping[str, Any]
+) -> gym.Env:
+    env = make(env_id, **kwargs)
+    return wrap(env) if wrap else env
 
 
 def _desk_spec(kwargs: dict[str, Any]) -> gym.envs.registration.EnvSpec:

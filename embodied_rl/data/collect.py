@@ -134,12 +134,19 @@ def _cut(steps: Sequence[Step], slot: int, seed: int, *, with_success: bool) -> 
         "metadata": {"seed": seed, **texts},
     }
     if "parameters" in start:  # what the simulation was set to, where anything was
-        episode["metadata"]["parameters"] = dict(start["parameters"][slot])
+        episode["metadata"]["parameters"] = _parameters(start["parameters"], slot)
     if with_success:
         success = np.array([step.success[slot] for step in own])
         episode["infos"] = {"success": np.concatenate([start["is_success"][slot : slot + 1], success])}
         episode["metadata"]["success"] = bool(success.any())
     return episode
+
+
+def _parameters(values: Any, slot: int) -> dict[str, float]:
+    """One simulation's parameters; Gymnasium turns infos that are dicts into a dict of arrays and masks."""
+    if isinstance(values, Mapping):
+        return {name: float(value[slot]) for name, value in values.items() if not name.startswith("_")}
+    return dict(values[slot])
 
 
 def _row(tree: Any, slot: int) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import mujoco
 import numpy as np
@@ -66,6 +67,24 @@ class Outcome:
     errors: dict[int, str]  # simulation to what went wrong in it
 
 
+class Randomizer(Protocol):
+    """Decides the parameters of episodes; called by `Episodes`."""
+
+    def begin(
+        self, ids: NDArray[np.int64], seeds: NDArray[np.int64], numbers: NDArray[np.int64]
+    ) -> Mapping[str, NDArray[np.float64]]:
+        """Return values `[N]` for episodes about to begin at `ids`: the `numbers`-th since their `seeds`."""
+        ...
+
+    def step(self) -> Mapping[str, NDArray[np.float64]]:
+        """Return values `[N]` for the step to come, or none."""
+        ...
+
+    def observe(self, outcome: Outcome) -> None:
+        """See how a step ended; may add to the words of `outcome.errors`."""
+        ...
+
+
 class Episodes:
     """`num_envs` desks that play one episode after another; the caller says when each begins."""
 
@@ -88,6 +107,7 @@ class Episodes:
             play=options.start == "play",
         )
         self.parameters = Parameters(self.sim.batch)
+        self.randomizer: Randomizer | None = None  # None: parameters change by `set_parameters` alone
         self._disturbances = Disturbances(self.sim, self.parameters)
         self.layout = observation_layout(options.scene)
         self.goal_layout = goal_layout(self.tasks, options.scene)
@@ -127,6 +147,9 @@ class Episodes:
         """
         # One generator per seed and episode: what an episode draws never depends on how the last one went.
         rngs = [np.random.default_rng([int(self._seeds[i]), int(self._played[i])]) for i in ids]
+        if self.randomizer:
+            values = self.randomizer.begin(ids, self._seeds[ids], self._played[ids])
+            self.parameters.set(values, np.isin(np.arange(self.num_envs), ids))
         self.sim.start(ids, rngs, situations)
         self._played[ids] += 1
         self.elapsed[ids] = 0
@@ -174,6 +197,8 @@ class Episodes:
         actions[~finite] = 0.0
         if errors and self.options.on_error == "raise":
             raise ValueError("; ".join(f"simulation {i}: {text}" for i, text in errors.items()))
+        if self.randomizer and (values := self.randomizer.step()):
+            self.parameters.set(values)
         actions = self._disturbances.act(actions)
         diverged = np.flatnonzero(self.sim.advance(actions, self._hand))
         self.elapsed += 1
@@ -183,7 +208,10 @@ class Episodes:
                 raise FloatingPointError("; ".join(f"simulation {i}: {text}" for i, text in errors.items()))
             # To anything finite: what follows is computed for all rows.
             self.sim.batch.reset(diverged, keyframe=0)
-        return self._judge(errors)
+        outcome = self._judge(errors)
+        if self.randomizer:
+            self.randomizer.observe(outcome)
+        return outcome
 
     def _judge(self, errors: dict[int, str]) -> Outcome:
         assert self._obs is not None

@@ -50,6 +50,7 @@ class Parameters:
         self.table = table(batch.model)
         self.values = {name: np.full(batch.nsim, p.nominal) for name, p in self.table.items()}
         self.changed: set[str] = set()  # names that were ever set
+        self._rows: dict[int, dict[str, float]] = {}  # of `row`: they change by episodes, but steps ask
         self._batch = batch
 
     def set(self, values: Mapping[str, ArrayLike], mask: ArrayLike | None = None) -> Ids:
@@ -68,6 +69,7 @@ class Parameters:
         for name, value in new.items():
             self.values[name][ids] = value[ids]
             self.changed.add(name)
+        self._rows.clear()
         self._write([self.table[name] for name in new], ids)
         return ids
 
@@ -98,7 +100,10 @@ class Parameters:
 
     def row(self, sim: int) -> dict[str, float]:
         """Values in one simulation of the parameters that were ever set."""
-        return {name: float(self.values[name][sim]) for name in self.table if name in self.changed}
+        if sim not in self._rows:
+            names = [name for name in self.table if name in self.changed]
+            self._rows[sim] = {name: float(self.values[name][sim]) for name in names}
+        return self._rows[sim]
 
 
 def table(model: mujoco.MjModel) -> dict[str, Parameter]:

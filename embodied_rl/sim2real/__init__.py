@@ -1,0 +1,1 @@
+"""From one simulator to the next: randomisation, ADR, system identification, transfer."""
