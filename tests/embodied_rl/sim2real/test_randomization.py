@@ -122,7 +122,7 @@ def test_recorded_episodes_hold_what_was_drawn(tmp_path):
     for episode, expected in zip(
         loaded.storage.get_episode_metadata([0, 1]), info["parameters"], strict=True
     ):
-        assert episode["parameters/mass_red"] == expected["mass_red"]
+        assert episode["parameters"]["mass_red"] == expected["mass_red"]
 
 
 @pytest.mark.parametrize("name", ["none", "desk", "dactyl"])
