@@ -47,6 +47,12 @@ def adamw(module: nn.Module, cfg: Config) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=cfg.lr, betas=(cfg.betas[0], cfg.betas[1]), fused=True)
 
 
+def plain_adamw(*parts: tuple[nn.Module, float]) -> torch.optim.AdamW:
+    """AdamW without weight decay over the trained parameters of modules, each with its learning rate."""
+    groups = [{"params": [p for p in m.parameters() if p.requires_grad], "lr": lr} for m, lr in parts]
+    return torch.optim.AdamW(groups, betas=(0.9, 0.95), weight_decay=0.0)
+
+
 def schedule(optimizer: Optimizer, cfg: Config, step: int, steps: int) -> None:
     """Set the learning rate of update `step` (from 1) of `steps`; a warm-up does not begin at 0."""
     fall = {

@@ -8,16 +8,16 @@ verifiable reward and `min_reward=1`, STaR's filter, arXiv:2203.14465).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
 
+from llm_align.models import optim
 from llm_align.models.log_probs import log_probs
-from llm_align.monitors.monitor import Monitor
-from llm_align.online.reference import minibatches
+from llm_align.online.loop import Loop, Watching
+from llm_align.online.reference import KL, minibatches
 from llm_align.online.rollout import Samples, Task
 from rl_core.config import require
 from rl_core.reductions import token_mean
@@ -52,8 +52,7 @@ class Agent(nn.Module):
     def __init__(self, cfg: Config, policy: Any) -> None:
         super().__init__()
         self.policy = policy.eval()
-        trained = [p for p in policy.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(trained, lr=cfg.lr, betas=(0.9, 0.95), weight_decay=0.0)
+        self.optimizer = optim.plain_adamw((policy, cfg.lr))
 
 
 def best(samples: Samples, keep: int = 1, min_reward: float = -math.inf) -> Tensor:
@@ -82,27 +81,15 @@ def update(agent: Agent, kept: Samples, cfg: Config, generator: torch.Generator)
     return {"loss": loss, "grad_norm": norm}
 
 
-def train(
-    cfg: Config,
-    task: Task,
-    policy: Any,
-    run: Run,
-    *,
-    evaluate: Callable[[Agent], dict[str, float]] | None = None,
-    monitor: Monitor | None = None,
-) -> Agent:
+def train(cfg: Config, task: Task, policy: Any, run: Run, **watching: Unpack[Watching]) -> Agent:
     """Train `policy` for `run.cfg.steps` rounds of sampling, choosing and imitating."""
-    policy = policy.to(run.device)
-    agent = Agent(cfg, policy)
-    prompts, monitor = task.sampler(run.cfg.seed), monitor or Monitor()
+    loop = Loop(task, policy, run, KL(), **watching)
+    agent = Agent(cfg, loop.policy)
     step_fn = run.accelerate(update)
-    for step in run.steps(agent, prompts=prompts, monitor=monitor):
+    for step in loop.steps(agent):
         set_lr(agent.optimizer, warmup(step, cfg.warmup))
-        samples = task.draw(policy, prompts.next(), run.rng)
+        samples = loop.draw().samples
         rows = best(samples, cfg.keep, cfg.min_reward)
         stats = step_fn(agent, samples.select(rows), cfg, run.rng) if len(rows) else {}
         run.log(step, stats | {"kept": len(rows) / len(samples)})
-        monitor.watch(step, samples, run)
-        if evaluate is not None and run.should_eval(step):
-            run.log(step, evaluate(agent), group="eval")
     return agent

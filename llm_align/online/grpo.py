@@ -24,18 +24,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
 
-from llm_align.data.sampler import TokenBudget
 from llm_align.feedback.rewards import overlong_penalty
+from llm_align.models import optim
 from llm_align.models.log_probs import log_probs
-from llm_align.monitors.monitor import Monitor
 from llm_align.online import rollout
-from llm_align.online.reference import KL, Reference, mean_kl, minibatches
-from llm_align.online.rollout import Samples, Task, join
+from llm_align.online.loop import Experience, Loop, Watching
+from llm_align.online.reference import KL, minibatches
+from llm_align.online.rollout import Samples, Task
 from rl_core import policy_losses as losses
 from rl_core.advantages import group_center, group_center_batch_scale, group_zscore, leave_one_out
 from rl_core.config import choice, require
@@ -123,8 +123,7 @@ class Agent(nn.Module):
     def __init__(self, cfg: Config, policy: Any) -> None:
         super().__init__()
         self.policy = policy.eval()
-        trained = [p for p in policy.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(trained, lr=cfg.lr, betas=(0.9, 0.95), weight_decay=0.0)
+        self.optimizer = optim.plain_adamw((policy, cfg.lr))
 
 
 def advantages(
@@ -230,33 +229,24 @@ def _mean(rows: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     return {name: torch.stack([row[name] for row in rows]).mean() for name in (rows[0] if rows else {})}
 
 
-def collect(
-    cfg: Config,
-    task: Task,
-    policy: Any,
-    prompts: TokenBudget,
-    generator: torch.Generator,
-    reference: Reference | None,
-    kl_coef: float,
-) -> Batch:
-    """Draw and judge, again while `refill` allows and too few groups differ in reward; find what teaches."""
-    drawn: list[Samples] = []
-    differing = 0
-    for _ in range(1 + cfg.refill):
-        drawn.append(task.draw(policy, prompts.next(), generator))
-        reward = drawn[-1].grouped(drawn[-1].reward)
-        differing += int((group_center(reward) != 0).any(1).sum())
-        if differing >= task.config.prompts:
-            break
-    samples = drawn[0] if len(drawn) == 1 else join(drawn)
-    ref = None
-    if reference is not None:
-        ref = reference.log_prob(samples.responses, temperature=task.config.temperature)
-    advantage = advantages(samples, cfg, ref, kl_coef, task.config)
+def enough(cfg: Config, prompts: int) -> Callable[[list[Samples]], bool]:
+    """Whether rollouts suffice: as many groups as `prompts` differ in reward, or `refill` allows no more."""
+
+    def suffices(drawn: list[Samples]) -> bool:
+        differing = sum(int((group_center(s.grouped(s.reward)) != 0).any(1).sum()) for s in drawn)
+        return len(drawn) > cfg.refill or differing >= prompts
+
+    return suffices
+
+
+def collect(cfg: Config, experience: Experience, drawn: rollout.Config) -> Batch:
+    """Find what teaches, and what the losses of what teaches are divided by."""
+    samples = experience.samples
+    advantage = advantages(samples, cfg, experience.ref_log_prob, experience.kl_coef, drawn)
     counted = torch.ones_like(advantage, dtype=torch.bool)
     if cfg.refill:  # dynamic sampling: the batch is the groups that differ, as many as were asked for
         groups = samples.grouped(advantage != 0).any(1)
-        groups &= groups.cumsum(0) <= task.config.prompts
+        groups &= groups.cumsum(0) <= drawn.prompts
         counted = groups.repeat_interleave(samples.group_size)
     moves = advantage != 0
     if cfg.kl.in_loss:
@@ -267,38 +257,21 @@ def collect(
         rows=(moves & counted).nonzero()[:, 0],
         num_rows=float(counted.sum()),
         num_tokens=float(samples.responses.loss_mask[counted].sum()),
-        ref_log_prob=ref,
-        kl_coef=kl_coef,
-        rollout=task.config,
+        ref_log_prob=experience.ref_log_prob,
+        kl_coef=experience.kl_coef,
+        rollout=drawn,
     )
 
 
-def train(
-    cfg: Config,
-    task: Task,
-    policy: Any,
-    run: Run,
-    *,
-    evaluate: Callable[[Agent], dict[str, float]] | None = None,
-    monitor: Monitor | None = None,
-) -> Agent:
+def train(cfg: Config, task: Task, policy: Any, run: Run, **watching: Unpack[Watching]) -> Agent:
     """Train `policy` for `run.cfg.steps` rollouts on the task's prompts."""
-    policy = policy.to(run.device)
-    reference = Reference(policy) if cfg.kl.coef > 0 else None
-    agent = Agent(cfg, policy)
-    prompts, controller, monitor = task.sampler(run.cfg.seed), cfg.kl.controller(), monitor or Monitor()
+    loop = Loop(task, policy, run, cfg.kl, **watching)
+    agent = Agent(cfg, loop.policy)
     step_fn = run.accelerate(update)
-    for step in run.steps(agent, prompts=prompts, kl=controller, monitor=monitor):
+    for step in loop.steps(agent):
         set_lr(agent.optimizer, warmup(step, cfg.warmup))
-        batch = collect(cfg, task, policy, prompts, run.rng, reference, controller.coef)
+        experience = loop.draw(enough(cfg, task.config.prompts))
+        batch = collect(cfg, experience, task.config)
         stats = step_fn(agent, batch, cfg, run.rng)
-        kl = None
-        if batch.ref_log_prob is not None:
-            kl = mean_kl(batch.samples, batch.ref_log_prob)
-            controller.update(float(kl), len(batch.samples))
-            stats |= {"kl": kl, "kl_coef": torch.tensor(controller.coef)}
         run.log(step, stats | {"used_rows": torch.tensor(len(batch.rows) / len(batch.samples))})
-        monitor.watch(step, batch.samples, run, kl=kl)
-        if evaluate is not None and run.should_eval(step):
-            run.log(step, evaluate(agent), group="eval")
     return agent

@@ -16,7 +16,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 import torch.nn.functional as F
@@ -26,12 +26,13 @@ from llm_align.data.batches import Responses
 from llm_align.data.packing import pack
 from llm_align.data.sampler import TokenBudget
 from llm_align.data.tokens import Encoded, collate
+from llm_align.models import optim
 from llm_align.models.log_probs import log_probs
 from llm_align.models.value_head import ValueModel
-from llm_align.monitors.monitor import Monitor
 from llm_align.online import credit
-from llm_align.online.reference import KL, Reference, mean_kl
-from llm_align.online.rollout import Samples, Task
+from llm_align.online.loop import Experience, Loop, Watching
+from llm_align.online.reference import KL
+from llm_align.online.rollout import Task
 from rl_core import ppo
 from rl_core.config import choice, require
 from rl_core.kl import k3
@@ -79,22 +80,7 @@ class Agent(nn.Module):
             critic = ValueModel(policy if self.shared else copy.deepcopy(policy))
         self.critic = critic.eval()
         valued = critic.output if self.shared else critic
-        groups = [(policy, cfg.lr), (valued, cfg.critic_lr)]
-        self.optimizer = torch.optim.AdamW(
-            [{"params": [p for p in m.parameters() if p.requires_grad], "lr": lr} for m, lr in groups],
-            betas=(0.9, 0.95),
-            weight_decay=0.0,
-        )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Experience:
-    """Judged samples and what the reference says of them."""
-
-    samples: Samples
-    ref_log_prob: Tensor | None  # [B, L]
-    kl_coef: float
-    temperature: float
+        self.optimizer = optim.plain_adamw((policy, cfg.lr), (valued, cfg.critic_lr))
 
 
 def update(
@@ -184,39 +170,21 @@ def train(
     policy: Any,
     run: Run,
     *,
-    evaluate: Callable[[Agent], dict[str, float]] | None = None,
-    monitor: Monitor | None = None,
     critic: ValueModel | None = None,
     demonstrations: Sequence[Encoded] = (),
+    **watching: Unpack[Watching],
 ) -> Agent:
     """Train `policy` for `run.cfg.steps` rollouts on the task's prompts, with `critic` if one is passed."""
     needs = cfg.ptx_coef == 0 or len(demonstrations) > 0
     require(needs, "algo.ptx_coef", cfg.ptx_coef, "0 where no demonstrations are given")
-    policy = policy.to(run.device)
-    reference = Reference(policy) if cfg.kl.coef > 0 else None
-    agent = Agent(cfg, policy, critic).to(run.device)
-    prompts, controller, monitor = task.sampler(run.cfg.seed), cfg.kl.controller(), monitor or Monitor()
+    loop = Loop(task, policy, run, cfg.kl, **watching)
+    agent = Agent(cfg, loop.policy, critic).to(run.device)
     shown = Demonstrations(demonstrations, cfg.ptx_batch_size, run) if cfg.ptx_coef else None
     stateful = {"demonstrations": shown} if shown is not None else {}
     step_fn = run.accelerate(update)
-    temperature = task.config.temperature
-    for step in run.steps(agent, prompts=prompts, kl=controller, monitor=monitor, **stateful):
+    for step in loop.steps(agent, **stateful):
         set_lr(agent.optimizer, warmup(step, cfg.warmup))
-        drawn = task.draw(policy, prompts.next(), run.rng)
-        judged = (~drawn.reward.isnan()).nonzero()[:, 0]
-        kl = None
-        if len(judged):
-            samples = drawn.select(judged)
-            ref = reference.log_prob(samples.responses, temperature=temperature) if reference else None
-            experience = Experience(
-                samples=samples, ref_log_prob=ref, kl_coef=controller.coef, temperature=temperature
-            )
-            run.log(step, step_fn(agent, experience, cfg, shown, run.rng))
-            if ref is not None:
-                kl = mean_kl(samples, ref)
-                controller.update(float(kl), len(samples))
-                run.log(step, {"kl": kl, "kl_coef": controller.coef})
-        monitor.watch(step, drawn, run, kl=kl)
-        if evaluate is not None and run.should_eval(step):
-            run.log(step, evaluate(agent), group="eval")
+        judged = loop.draw().judged()
+        if judged is not None:
+            run.log(step, step_fn(agent, judged, cfg, shown, run.rng))
     return agent

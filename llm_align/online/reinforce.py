@@ -13,18 +13,18 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
 
+from llm_align.models import optim
 from llm_align.models.log_probs import log_probs
 from llm_align.models.value_head import ValueModel
-from llm_align.monitors.monitor import Monitor
 from llm_align.online import credit
-from llm_align.online.reference import KL, Reference, mean_kl
+from llm_align.online.loop import Experience, Loop, Watching
+from llm_align.online.reference import KL
 from llm_align.online.rollout import Samples, Task
 from rl_core import policy_losses as losses
 from rl_core.advantages import leave_one_out
@@ -68,23 +68,8 @@ class Agent(nn.Module):
         super().__init__()
         self.policy = policy.eval()
         self.critic = ValueModel(copy.deepcopy(policy)).eval() if cfg.baseline == "value" else None
-        modules = [(policy, cfg.lr), *([(self.critic, cfg.critic_lr)] if self.critic is not None else [])]
-        self.optimizer = torch.optim.AdamW(
-            [{"params": [p for p in m.parameters() if p.requires_grad], "lr": lr} for m, lr in modules],
-            betas=(0.9, 0.95),
-            weight_decay=0.0,
-        )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Experience:
-    """Judged samples, the greedy responses' rewards `[B]` if wanted, what the reference says."""
-
-    samples: Samples
-    greedy: Tensor | None
-    ref_log_prob: Tensor | None  # [B, L]
-    kl_coef: float
-    temperature: float
+        parts = [(policy, cfg.lr), *([] if self.critic is None else [(self.critic, cfg.critic_lr)])]
+        self.optimizer = optim.plain_adamw(*parts)
 
 
 def charged_reward(experience: Experience, kl: KL) -> Tensor:
@@ -97,16 +82,19 @@ def charged_reward(experience: Experience, kl: KL) -> Tensor:
     return samples.reward - experience.kl_coef * masked_sum(price, samples.responses.loss_mask, dim=-1)
 
 
-def advantages(experience: Experience, baseline: str, kl: KL) -> Tensor:
-    """Reward minus the baseline, `[B]`; 0 where nothing judged."""
+def advantages(experience: Experience, baseline: str, kl: KL, greedy: Tensor | None = None) -> Tensor:
+    """Reward minus the baseline, `[B]`; 0 where nothing judged.
+
+    `greedy [P]`: rewards of greedy responses.
+    """
     reward = charged_reward(experience, kl)
     if baseline == "leave_one_out":
         return leave_one_out(experience.samples.grouped(reward)).flatten()
     if baseline == "batch":
         return (reward - reward.nanmean()).nan_to_num(0.0)
     if baseline == "greedy":
-        assert experience.greedy is not None
-        return (reward - experience.greedy).nan_to_num(0.0)
+        assert greedy is not None
+        return (experience.samples.grouped(reward) - greedy[:, None]).flatten().nan_to_num(0.0)
     return reward.nan_to_num(0.0)
 
 
@@ -139,7 +127,9 @@ def first_of_its_kind(samples: Samples) -> Tensor:
     return torch.tensor(fresh, device=samples.reward.device)
 
 
-def update(agent: Agent, experience: Experience, cfg: Config) -> dict[str, Tensor]:
+def update(
+    agent: Agent, experience: Experience, cfg: Config, greedy: Tensor | None = None
+) -> dict[str, Tensor]:
     """One gradient step on one rollout."""
     samples, ref = experience.samples, experience.ref_log_prob
     mask = samples.responses.loss_mask
@@ -154,7 +144,7 @@ def update(agent: Agent, experience: Experience, cfg: Config) -> dict[str, Tenso
         )
         loss = minimum_risk(whole, reward, fresh, cfg.alpha)
     else:
-        advantage, value_loss = _token_advantages(agent, experience, cfg)
+        advantage, value_loss = _token_advantages(agent, experience, cfg, greedy)
         if cfg.whiten:
             advantage = whiten(advantage, mask)
         loss = (
@@ -176,14 +166,15 @@ def update(agent: Agent, experience: Experience, cfg: Config) -> dict[str, Tenso
     return {"loss": loss.detach(), "grad_norm": norm, **stats}
 
 
-def _token_advantages(agent: Agent, experience: Experience, cfg: Config) -> tuple[Tensor, Tensor]:
+def _token_advantages(
+    agent: Agent, experience: Experience, cfg: Config, greedy: Tensor | None
+) -> tuple[Tensor, Tensor]:
     """Advantages `[B, L]` and the critic's loss (0 without one)."""
     samples = experience.samples
     mask = samples.responses.loss_mask
     if agent.critic is None:
-        return advantages(experience, cfg.baseline, cfg.kl)[:, None].expand(mask.shape), mask.new_zeros(
-            (), dtype=torch.float32
-        )
+        advantage = advantages(experience, cfg.baseline, cfg.kl, greedy)
+        return advantage[:, None].expand(mask.shape), advantage.new_zeros(())
     args = (experience.kl_coef, experience.ref_log_prob)
     rewards = credit.token_rewards(samples, cfg.credit, cfg.kl, *args).nan_to_num(0.0)
     _, advantage, returns = credit.estimate(samples, agent.critic, rewards, cfg.credit)
@@ -192,40 +183,15 @@ def _token_advantages(agent: Agent, experience: Experience, cfg: Config) -> tupl
     return advantage * judged, token_mean(losses.value_loss(value, returns), judged)
 
 
-def train(
-    cfg: Config,
-    task: Task,
-    policy: Any,
-    run: Run,
-    *,
-    evaluate: Callable[[Agent], dict[str, float]] | None = None,
-    monitor: Monitor | None = None,
-) -> Agent:
+def train(cfg: Config, task: Task, policy: Any, run: Run, **watching: Unpack[Watching]) -> Agent:
     """Train `policy` for `run.cfg.steps` rollouts on the task's prompts."""
-    policy = policy.to(run.device)
-    reference = Reference(policy) if cfg.kl.coef > 0 else None
-    agent = Agent(cfg, policy).to(run.device)
-    prompts, controller, monitor = task.sampler(run.cfg.seed), cfg.kl.controller(), monitor or Monitor()
+    loop = Loop(task, policy, run, cfg.kl, **watching)
+    agent = Agent(cfg, loop.policy).to(run.device)
     step_fn = run.accelerate(update)
-    temperature = task.config.temperature
-    for step in run.steps(agent, prompts=prompts, kl=controller, monitor=monitor):
+    for step in loop.steps(agent):
         set_lr(agent.optimizer, warmup(step, cfg.warmup))
-        rows = prompts.next()
-        samples = task.draw(policy, rows, run.rng)
-        greedy = None
+        experience, greedy = loop.draw(), None
         if cfg.baseline == "greedy":
-            greedy = task.greedy(policy, rows, run.rng).reward.repeat_interleave(samples.group_size)
-        ref = reference.log_prob(samples.responses, temperature=temperature) if reference else None
-        experience = Experience(
-            samples=samples, greedy=greedy, ref_log_prob=ref, kl_coef=controller.coef, temperature=temperature
-        )
-        run.log(step, step_fn(agent, experience, cfg))
-        kl = None
-        if ref is not None:
-            kl = mean_kl(samples, ref)
-            controller.update(float(kl), len(samples))
-            run.log(step, {"kl": kl, "kl_coef": controller.coef})
-        monitor.watch(step, samples, run, kl=kl)
-        if evaluate is not None and run.should_eval(step):
-            run.log(step, evaluate(agent), group="eval")
+            greedy = task.greedy(loop.policy, experience.prompts, run.rng).reward
+        run.log(step, step_fn(agent, experience, cfg, greedy))
     return agent

@@ -11,9 +11,8 @@ Departure: the advantage is that of a whole response, by one of `reinforce`'s ba
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -22,9 +21,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from llm_align.data.packing import pack
 from llm_align.models.adapters import unwrap
 from llm_align.models.log_probs import hidden_states
-from llm_align.monitors.monitor import Monitor
-from llm_align.online.reference import KL, Reference, mean_kl
-from llm_align.online.reinforce import Experience, advantages
+from llm_align.online.loop import Experience, Loop, Watching
+from llm_align.online.reference import KL
+from llm_align.online.reinforce import advantages
 from llm_align.online.rollout import Task
 from rl_core import trust_region
 from rl_core.config import choice, require
@@ -84,38 +83,14 @@ def update(agent: Agent, experience: Experience, cfg: Config) -> dict[str, Tenso
         return trust_region.trpo_step(params, surrogate, divergence, cfg.trust_region)
 
 
-def train(
-    cfg: Config,
-    task: Task,
-    policy: Any,
-    run: Run,
-    *,
-    evaluate: Callable[[Agent], dict[str, float]] | None = None,
-    monitor: Monitor | None = None,
-) -> Agent:
+def train(cfg: Config, task: Task, policy: Any, run: Run, **watching: Unpack[Watching]) -> Agent:
     """Train `policy` for `run.cfg.steps` rollouts on the task's prompts."""
-    policy = policy.to(run.device)
-    reference = Reference(policy) if cfg.kl.coef > 0 else None
-    agent = Agent(policy)
-    prompts, controller, monitor = task.sampler(run.cfg.seed), cfg.kl.controller(), monitor or Monitor()
-    temperature = task.config.temperature
-    for step in run.steps(agent, prompts=prompts, kl=controller, monitor=monitor):
-        samples = task.draw(policy, prompts.next(), run.rng)
-        ref = reference.log_prob(samples.responses, temperature=temperature) if reference else None
-        experience = Experience(
-            samples=samples, greedy=None, ref_log_prob=ref, kl_coef=controller.coef, temperature=temperature
-        )
-        stats = update(agent, experience, cfg)
+    loop = Loop(task, policy, run, cfg.kl, **watching)
+    agent = Agent(loop.policy)
+    for step in loop.steps(agent):
+        stats = update(agent, loop.draw(), cfg)
         run.log(
             step,
             {"improvement": stats["improvement"], "step_kl": stats["kl"], "step_scale": stats["step_scale"]},
         )
-        kl = None
-        if ref is not None:
-            kl = mean_kl(samples, ref)
-            controller.update(float(kl), len(samples))
-            run.log(step, {"kl": kl, "kl_coef": controller.coef})
-        monitor.watch(step, samples, run, kl=kl)
-        if evaluate is not None and run.should_eval(step):
-            run.log(step, evaluate(agent), group="eval")
     return agent

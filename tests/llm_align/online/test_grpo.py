@@ -12,7 +12,9 @@ import torch
 from llm_align.models.adapters import Lora, add_lora
 from llm_align.models.log_probs import log_probs
 from llm_align.online import grpo
+from llm_align.online.loop import Experience
 from llm_align.online.reference import KL, Reference, mean_kl
+from llm_align.online.rollout import join
 
 CHARGED = KL(coef=0.01, estimator="k1", place="reward")
 MEMBERS = {
@@ -54,9 +56,14 @@ def batch_of(language, cfg, *, lora=False, **options):
     if lora:
         policy = add_lora(policy, Lora(rank=2, targets=("q_proj",)))
     reference = Reference(policy) if cfg.kl.coef else None
-    generator = torch.Generator().manual_seed(0)
-    batch = grpo.collect(cfg, task, policy, task.sampler(0), generator, reference, cfg.kl.coef)
-    return policy, batch
+    generator, prompts, drawn = torch.Generator().manual_seed(0), task.sampler(0), []
+    suffices = grpo.enough(cfg, task.config.prompts)
+    while not suffices(drawn):
+        drawn.append(task.draw(policy, prompts.next(), generator))
+    samples = join(drawn)
+    ref = None if reference is None else reference.log_prob(samples.responses)
+    experience = Experience(samples=samples, ref_log_prob=ref, kl_coef=cfg.kl.coef, temperature=1.0)
+    return policy, grpo.collect(cfg, experience, task.config)
 
 
 @pytest.mark.parametrize("reduction", ["sequence", "token", "constant"])

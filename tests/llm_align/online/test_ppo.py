@@ -12,6 +12,7 @@ from llm_align.data.tokens import encode
 from llm_align.models.log_probs import log_probs
 from llm_align.models.value_head import ValueModel
 from llm_align.online import credit, ppo
+from llm_align.online.loop import Experience
 from llm_align.online.reference import KL
 from rl_core import ppo as core
 
@@ -88,7 +89,7 @@ def test_the_first_minibatch_starts_at_ratio_one(train, language):
     cfg = ppo.Config(ppo=settings(epochs=1, minibatch_size=64))
     agent = ppo.Agent(cfg, policy)
     samples = task.draw(policy, range(4), torch.Generator().manual_seed(0))
-    experience = ppo.Experience(samples=samples, ref_log_prob=samples.log_prob, kl_coef=0.1, temperature=1.0)
+    experience = Experience(samples=samples, ref_log_prob=samples.log_prob, kl_coef=0.1, temperature=1.0)
     stats = ppo.update(agent, experience, cfg, None, torch.Generator().manual_seed(0))
     assert stats["approx_kl"] == pytest.approx(0.0, abs=1e-6)
     assert stats["ratio_max"] == pytest.approx(1.0, abs=1e-4)

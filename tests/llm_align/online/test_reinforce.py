@@ -10,6 +10,7 @@ import torch
 
 from llm_align.data.batches import make_responses
 from llm_align.online import reinforce
+from llm_align.online.loop import Experience
 from llm_align.online.reference import KL
 from llm_align.online.rollout import Samples
 
@@ -50,15 +51,15 @@ def experience(reward, rows=([2], [2], [3], [4]), **options):
         texts=[""] * 4,
         group_size=2,
     )
-    settings = {"greedy": None, "ref_log_prob": None, "kl_coef": 0.0, "temperature": 1.0} | options
-    return reinforce.Experience(samples=samples, **settings)
+    settings = {"ref_log_prob": None, "kl_coef": 0.0, "temperature": 1.0} | options
+    return Experience(samples=samples, **settings)
 
 
 def test_baselines_by_hand():
-    drawn = experience([1.0, 3.0, 5.0, math.nan], greedy=torch.tensor([1.0, 1.0, 2.0, 2.0]))
+    drawn = experience([1.0, 3.0, 5.0, math.nan])
 
     def advantage(baseline):
-        return reinforce.advantages(drawn, baseline, KL()).tolist()
+        return reinforce.advantages(drawn, baseline, KL(), greedy=torch.tensor([1.0, 2.0])).tolist()
 
     assert advantage("none") == [1.0, 3.0, 5.0, 0.0]
     assert advantage("batch") == [-2.0, 0.0, 2.0, 0.0]
