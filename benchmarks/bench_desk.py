@@ -1,7 +1,6 @@
 """The desk against the bare physics: how much of `mujoco.batch`'s rate is left in 64 state environments.
 
 Both step the same model from the same states with the same joint targets on the same threads, and take turns.
-The camera is compared with itself on one thread, for its time per image.
 """
 
 from __future__ import annotations
@@ -12,16 +11,14 @@ from collections.abc import Callable
 
 from mujoco.batch import Batch
 
-from benchmarks.record import Row, compare, write
-from envs.desk.cameras import Quality, render_many
+from benchmarks.record import Row, write
 from envs.desk.experts import Expert
-from envs.desk.scene import COARSE_GROUPS, CONTROL_STEPS
+from envs.desk.scene import CONTROL_STEPS
 from envs.desk.vector import DeskVectorEnv
 
 NUM_ENVS = 64
 NUM_THREADS = 2
 TURNS = 120
-NUM_IMAGES = 16
 
 
 def milliseconds(call: Callable[[], object]) -> float:
@@ -66,27 +63,8 @@ def stepping() -> Row:
     )
 
 
-def camera(name: str) -> Row:
-    env = DeskVectorEnv(NUM_IMAGES, "place_block", num_threads=NUM_THREADS)
-    env.reset(seed=0)
-    batch = env.episodes.sim.batch
-    datas = [batch.get_data(i) for i in range(NUM_IMAGES)]
-
-    def images(num_threads: int) -> object:
-        quality = Quality(groups=COARSE_GROUPS)
-        return render_many(batch.model, datas, name, 64, 64, quality=quality, num_threads=num_threads)
-
-    return compare(
-        f"{NUM_IMAGES} images 64x64, {name} camera, {NUM_THREADS} threads",
-        lambda: images(NUM_THREADS),
-        lambda: images(1),
-        peer_name="one thread",
-        settings={"threads": NUM_THREADS, "images": NUM_IMAGES},
-    )
-
-
 def main() -> None:
-    write("desk", [stepping(), camera("static"), camera("wrist")])
+    write("desk", [stepping()])
 
 
 if __name__ == "__main__":

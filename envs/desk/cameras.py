@@ -1,7 +1,7 @@
 """Cameras by ray casting: colour, depth and segmentation of any MuJoCo model, without OpenGL or a display.
 
 `mj_multiRay` finds for every pixel the geom, the distance and the surface normal. It releases the GIL, so
-several images are cast on threads. Shading is Lambert's law per light plus the headlight; the same input
+several can be cast on threads. Shading is Lambert's law per light plus the headlight; the same input
 gives the same pixels on every machine. What OpenGL also does and this does not: textures, reflections,
 highlights.
 """
@@ -69,8 +69,7 @@ def render(
     nearest names.
     """
     number = find_camera(model, camera)
-    if min(width, height) < 1:
-        raise ValueError(f"width={width}, height={height}: each must be at least 1")
+    check_size(width, height)
     mujoco.mj_kinematics(model, data)
     mujoco.mj_camlight(model, data)
     world = _World(model, data, _mask(quality.groups), _mask(quality.shadows))
@@ -116,29 +115,17 @@ def _subpixel_rays(fovy: float, pixels: NDArray[np.bool_], samples: int) -> NDAr
     return rays.swapaxes(1, 2)[pixels].reshape(-1, 3)
 
 
-def render_many(
-    model: mujoco.MjModel,
-    datas: Sequence[mujoco.MjData],
-    camera: str | int,
-    width: int,
-    height: int,
-    *,
-    quality: Quality = FAST,
-    num_threads: int = 2,
-) -> list[Image]:
-    """`render` for several simulations of one model, on `num_threads` threads."""
-    if num_threads < 1:
-        raise ValueError(f"num_threads={num_threads}: must be at least 1")
-
-    def one(data: mujoco.MjData) -> Image:
-        return render(model, data, camera, width, height, quality=quality)
-
-    return list(_pool(num_threads).map(one, datas))
+def check_size(width: int, height: int) -> None:
+    """Raise a ValueError for an image without pixels."""
+    if min(width, height) < 1:
+        raise ValueError(f"width={width}, height={height}: each must be at least 1")
 
 
 @cache
-def _pool(num_threads: int) -> ThreadPoolExecutor:
+def thread_pool(num_threads: int) -> ThreadPoolExecutor:
     """Threads are kept: starting them anew for every call would cost as much as a small image."""
+    if num_threads < 1:
+        raise ValueError(f"num_threads={num_threads}: must be at least 1")
     return ThreadPoolExecutor(num_threads, thread_name_prefix="camera")
 
 
@@ -219,9 +206,7 @@ def _shade(
 ) -> NDArray[np.float64]:
     """Colours `[R, 3]` in [0, 1]: ambient light, headlight, the model's lights; sky beyond."""
     model = world.model
-    color: NDArray[np.float64] = _SKY_BOTTOM + (_SKY_TOP - _SKY_BOTTOM) * np.clip(
-        rays[:, 2:] * 0.5 + 0.5, 0.0, 1.0
-    )
+    color = sky(rays[:, 2])
     rows = np.flatnonzero(hits.geom >= 0)
     if not len(rows):
         return color
@@ -237,7 +222,9 @@ def _shade(
     receives = world.casting[model.geom_group[seen.geom]] > 0
     for index in np.flatnonzero(model.light_active):
         light += _light(world, int(index), points, normal, receives)
-    color[rows] = np.clip(geom_colors(model)[seen.geom, :3] * light, 0.0, 1.0)
+    color[rows] = np.clip(
+        geom_colors(model, model.geom_rgba.astype(np.float64))[seen.geom, :3] * light, 0.0, 1.0
+    )
     return color
 
 
@@ -254,13 +241,14 @@ def _light(
     """
     model, data = world.model, world.data
     source = data.light_xpos[index]
-    if model.light_type[index] == mujoco.mjtLightType.mjLIGHT_DIRECTIONAL:
+    parallel = model.light_type[index] == mujoco.mjtLightType.mjLIGHT_DIRECTIONAL
+    if parallel:
         # Parallel light from the light's own position would start in the middle of the scene: step far back.
         source = points.mean(axis=0) - _FAR * data.light_xdir[index]
     path = points - source
     length = np.sqrt((path**2).sum(axis=1, keepdims=True))
     path /= length
-    diffuse = np.maximum(-(normal * path).sum(axis=1), 0.0)
+    diffuse = np.maximum(-(normal * (data.light_xdir[index] if parallel else path)).sum(axis=1), 0.0)
     rows = np.flatnonzero(receives & (diffuse > 0) & bool(model.light_castshadow[index]))
     if len(rows):
         # All rays share one origin: cast from the light and see whether the point is what it reaches first.
@@ -273,11 +261,19 @@ def _light(
     return result
 
 
-def geom_colors(model: mujoco.MjModel) -> NDArray[np.float64]:
-    """Colour of every geom, `[ngeom, 4]`: its material's where it has one, like MuJoCo's own renderer."""
-    color = np.array(model.geom_rgba, np.float64)
-    painted = model.geom_matid >= 0
-    # MuJoCo lets an explicitly set geom colour win over the material's; unset means the default grey.
-    painted &= (color == (0.5, 0.5, 0.5, 1.0)).all(axis=1)
-    color[painted] = model.mat_rgba[model.geom_matid[painted]]
+def sky(upwards: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Colours `[R, 3]` in [0, 1] beyond everything, by the vertical component `[R]` of unit rays."""
+    color: NDArray[np.float64] = _SKY_BOTTOM + (_SKY_TOP - _SKY_BOTTOM) * (upwards[:, None] * 0.5 + 0.5)
     return color
+
+
+def geom_colors(model: mujoco.MjModel, rgba: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Colour of every geom, `[..., ngeom, 4]`: its material's where it has one, like MuJoCo's own renderer.
+
+    `rgba` is the model's `geom_rgba`, or those of several simulations.
+    """
+    # MuJoCo lets an explicitly set geom colour win over the material's; unset means the default grey.
+    painted = (model.geom_matid >= 0) & (rgba == (0.5, 0.5, 0.5, 1.0)).all(axis=-1)
+    colors = rgba.copy()
+    colors[painted] = model.mat_rgba[np.broadcast_to(model.geom_matid, painted.shape)[painted]]
+    return colors

@@ -70,7 +70,7 @@ class DeskEnv(gym.Env):
             "is_success": success,
             "instruction": sim.instructions[0],
             "task": sim.tasks[sim.task[0]].name,
-            "color": sim.scene.colors[sim.target[0]],
+            "color": sim.color_names()[0],
         }
 
     def set_parameters(self, values: Mapping[str, float]) -> None:

@@ -14,28 +14,23 @@ from numpy.typing import ArrayLike, NDArray
 
 from envs.desk.control import ACTION_DIM, Hand
 from envs.desk.disturbances import Disturbances
-from envs.desk.observations import (
-    goal_layout,
-    observation_layout,
-    observation_space,
-    write_goal,
-    write_observation,
-)
 from envs.desk.parameters import Parameters
 from envs.desk.scene import DESK, Scene
+from envs.desk.sensing import Observation, Sensors
 from envs.desk.simulation import Simulation
 from envs.desk.situations import Situation
 from envs.desk.state import State
 from envs.desk.tasks import at_least_one, check_choice, evaluate, find_tasks, succeeded
-
-Observation = dict[str, NDArray[np.float32]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DeskOptions:
     """What a user may choose about a desk environment besides the task."""
 
-    obs: str = "state"
+    obs: str = "state"  # what observations hold, for instance "rgb", "rgbd+state"; see `envs.desk.sensing`
+    cameras: Sequence[str] = ("static", "wrist")  # whose images they hold
+    image_size: int | Sequence[int] = 64  # pixels, or height and width
+    shadows: bool = False  # in these images
     start: str = "task"  # a situation that the task drawn needs; or "play": any, and a task that fits it
     colors: Sequence[str] = ()  # of the blocks that a task may be about; empty for all of the scene
     scene: Scene = field(default=DESK)
@@ -44,7 +39,6 @@ class DeskOptions:
     on_error: str = "reset"  # NaN actions, diverged physics: end that episode with info["error"], or "raise"
 
     def __post_init__(self) -> None:
-        check_choice("obs", self.obs, ("state",))
         check_choice("start", self.start, ("task", "play"))
         check_choice("on_error", self.on_error, ("reset", "raise"))
         for color in self.colors:
@@ -109,15 +103,23 @@ class Episodes:
         self.parameters = Parameters(self.sim.batch)
         self.randomizer: Randomizer | None = None  # None: parameters change by `set_parameters` alone
         self._disturbances = Disturbances(self.sim, self.parameters)
-        self.layout = observation_layout(options.scene)
-        self.goal_layout = goal_layout(self.tasks, options.scene)
-        self.observation_space = observation_space(self.tasks, options.scene)
+        self._sensors = Sensors(
+            self.sim,
+            obs=options.obs,
+            cameras=options.cameras,
+            image_size=options.image_size,
+            shadows=options.shadows,
+            num_threads=threads,
+        )
+        self.layout, self.goal_layout = self._sensors.layout, self._sensors.goal_layout
+        self.observation_space = self._sensors.space()
         self.action_space = spaces.Box(-1.0, 1.0, (ACTION_DIM,), np.float32)
         self.elapsed = np.zeros(num_envs, np.int64)  # steps taken in the present episode
         self._seeds = np.zeros(num_envs, np.int64)
         self._played = np.zeros(num_envs, np.int64)  # episodes begun since the seed was set
         self._hand: Hand | None = None  # as measured after the last step or reset
         self._obs: Observation | None = None
+        self._everyone = np.arange(num_envs)
 
     @property
     def num_envs(self) -> int:
@@ -129,7 +131,7 @@ class Episodes:
         ids = self.parameters.set(values, mask)
         if self._hand is not None:
             self.sim.batch.forward(ids, stage=mujoco.mjtStage.mjSTAGE_POS.value)
-            self._observe()
+            self._observe(ids)
 
     def model(self, sim: int) -> mujoco.MjModel:
         """The model of one simulation, with its parameters; read-only."""
@@ -154,25 +156,24 @@ class Episodes:
         self._played[ids] += 1
         self.elapsed[ids] = 0
         self._disturbances.begin(ids, rngs)
-        return self._observe()
+        return self._observe(ids)
 
     def assign(self, sim: int, task: int, target: int) -> Observation:
         """Go on in simulation `sim` with another of the tasks, about block `target`, as things stand."""
         rng = np.random.default_rng([int(self._seeds[sim]), int(self._played[sim]), int(self.elapsed[sim])])
         self.sim.assign(sim, task, target, rng)
-        return self._observe()
+        self.sim.batch.forward([sim], stage=mujoco.mjtStage.mjSTAGE_POS.value)  # the mark has moved
+        return self._observe(np.array([sim]))
 
-    def _observe(self) -> Observation:
+    def _observe(self, changed: NDArray[np.int64]) -> Observation:
+        """Everyone's observation, after something changed in some simulations only."""
         hand = self.sim.hand()
-        return self._remember(hand, self.sim.state(hand))
+        return self._remember(hand, self.sim.state(hand), changed)
 
-    def _remember(self, hand: Hand, state: State) -> Observation:
+    def _remember(self, hand: Hand, state: State, changed: NDArray[np.int64]) -> Observation:
         self._hand = hand
         hand, state = self._disturbances.measure(hand, state)
-        self._obs = {
-            "observation": write_observation(self.layout, hand, state),
-            "desired_goal": write_goal(self.goal_layout, state, self.tasks, self.sim.task),
-        }
+        self._obs = self._sensors.observe(hand, state, self._obs, changed)
         return self._obs
 
     def success(self) -> NDArray[np.bool_]:
@@ -218,7 +219,7 @@ class Episodes:
         before = self._obs
         hand = self.sim.hand()
         state = self.sim.state(hand)
-        obs = self._remember(hand, state)
+        obs = self._remember(hand, state, self._everyone)
         reward, success, terms = evaluate(self.tasks, self.sim.task, state)
         truncated = self.elapsed >= self.options.max_episode_steps
         if errors:

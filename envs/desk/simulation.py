@@ -91,6 +91,14 @@ class Simulation:
         """How many desks there are."""
         return len(self.task)
 
+    def color_names(self) -> NDArray[np.object_]:
+        """Colour of each simulation's target, `[N]`; empty where the task has none."""
+        about = np.array([task.color != NONE for task in self.tasks])[self.task]
+        names: NDArray[np.object_] = np.where(
+            about, np.array(self.scene.colors, dtype=object)[self.target], ""
+        )
+        return names
+
     def start(
         self,
         ids: NDArray[np.int64],
@@ -206,8 +214,10 @@ class Simulation:
         lights = self._lights()
         pressed = (self._furniture[:, 2] < BUTTON_PRESSED) & ~was_down
         wanted = np.column_stack([lights[:, 0] ^ pressed, self._furniture[:, 3] > 0.0])
-        if (wanted != lights).any():
-            self._lit[:] = np.where(wanted[..., None], _LIGHT_POS, LIGHT_OFF)
+        changed = np.flatnonzero((wanted != lights).any(axis=1))
+        if len(changed):
+            self._lit[changed] = np.where(wanted[changed, :, None], _LIGHT_POS, LIGHT_OFF)
+            self.batch.forward(changed, stage=_POSITIONS)  # or cameras would see it one action late
 
     def hand(self) -> Hand:
         """Measure every arm; `[N]` rows, copies that stay as they are when the simulation goes on."""

@@ -23,8 +23,9 @@ class DeskVectorEnv(VectorEnv):
     """`num_envs` desks stepped together; autoreset mode SAME_STEP.
 
     `task` is one name or several (drawn per episode). `options` are the fields of `DeskOptions`. Observations
-    are `{"observation": [N, D], "desired_goal": [N, G]}` float32 (see `envs.desk.observations`), actions `[N,
-    7]` in [-1, 1] (see `envs.desk.control.joint_targets`). By default an episode terminates on success and is
+    are `{"observation": [N, D], "desired_goal": [N, G]}` float32, or with `obs="rgb"` and the like images of
+    the cameras (see `envs.desk.sensing`); actions are `[N, 7]` in [-1, 1] (see
+    `envs.desk.control.joint_targets`). By default an episode terminates on success and is
     truncated after 60 steps of 0.1 s. `infos` always hold `is_success`, `instruction`, `task`, `color` and
     `reward_terms` (unscaled; those of the reward just returned), and `final_obs`, `final_info`, `error` where
     an episode ended so.
@@ -109,7 +110,7 @@ class DeskVectorEnv(VectorEnv):
             "is_success": success,
             "instruction": sim.instructions.copy(),
             "task": np.array([task.name for task in sim.tasks], dtype=object)[sim.task],
-            "color": np.array(sim.scene.colors, dtype=object)[sim.target],
+            "color": sim.color_names(),
         }
         parameters = self.episodes.parameters
         if parameters.changed:

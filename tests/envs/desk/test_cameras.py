@@ -4,8 +4,8 @@ import mujoco
 import numpy as np
 import pytest
 
-from envs.desk.cameras import Quality, find_camera, render, render_many
-from envs.desk.scene import COARSE_GROUPS, shared_model
+from envs.desk.cameras import Quality, find_camera, render
+from envs.desk.scene import shared_model
 
 # A camera two metres above a floor, looking straight down on a ball of radius 0.5 at the origin.
 BALL = """
@@ -82,20 +82,6 @@ def test_nothing_hit_is_sky_at_infinity(ball):
     assert np.isinf(image.depth).all()
 
 
-def test_many_are_the_same_as_one_by_one():
-    model = shared_model()
-    datas = [mujoco.MjData(model) for _ in range(3)]
-    for i, data in enumerate(datas):
-        data.qpos[:] = model.key_qpos[0]
-        data.qpos[0] = 0.2 * i
-    quality = Quality(groups=COARSE_GROUPS)
-    many = render_many(model, datas, "wrist", 24, 24, quality=quality, num_threads=2)
-    for data, image in zip(datas, many, strict=True):
-        alone = render(model, data, "wrist", 24, 24, quality=quality)
-        np.testing.assert_array_equal(image.rgb, alone.rgb)
-    assert (many[0].rgb != many[2].rgb).any()
-
-
 @pytest.mark.parametrize("camera", ["static", "wrist"])
 def test_desk_cameras_see_the_blocks_and_the_fingers(camera: str):
     model = shared_model()
@@ -126,5 +112,3 @@ def test_bad_requests_are_named(ball):
         Quality(samples=0)
     with pytest.raises(ValueError, match="groups="):
         Quality(groups=(9,))
-    with pytest.raises(ValueError, match="num_threads=0"):
-        render_many(model, [data], "above", 4, 4, num_threads=0)
