@@ -3,18 +3,17 @@
 python scripts/align_offline.py algo=dpo data.source=pairs.jsonl model.name=runs/sft/model run.steps=500
 """
 
-import json
 from dataclasses import dataclass, field
 from typing import Any
 
 from omegaconf import MISSING
 
 from llm_align.data import loader
+from llm_align.eval.held_out import logged, write
 from llm_align.models import loading
 from llm_align.offline import dpo, sft
 from rl_core import config
 from rl_core import run as runs
-from rl_core.progress import console
 
 ALGORITHMS: dict[str, Any] = {"sft": sft.Config, **dpo.MEMBERS}
 
@@ -42,13 +41,8 @@ def main(cfg: Config) -> None:
             options["reference"] = loading.load_reference(cfg.reference, tokenizer).to(run.device)
         agent = algorithm.train(cfg.algo, policy, data, held_out, run, **options)
         loading.save(agent.policy, tokenizer, run.dir / "model")
-        last = json.loads((run.dir / "metrics.jsonl").read_text().splitlines()[-1])
-        overall = {name.removeprefix("eval/"): v for name, v in last.items() if name.startswith("eval/")}
-        (run.dir / "eval.json").write_text(json.dumps({"overall": overall}, indent=1) + "\n")
-    console.print(
-        f"held out: {', '.join(f'{name} {value:.4g}' for name, value in overall.items()) or 'none'}"
-    )
-    console.print(f"model: {run.dir / 'model'}")
+        print("held out:", write(logged(run.dir), run.dir) or "none")
+    print(f"model: {run.dir / 'model'}")
 
 
 if __name__ == "__main__":

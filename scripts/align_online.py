@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from llm_align.eval.held_out import held_out, write
+from llm_align.eval.held_out import held_out, logged, write
 from llm_align.feedback import rewards as reward_functions
 from llm_align.models import loading
 from llm_align.monitors import monitor as monitors
@@ -53,7 +53,7 @@ def main(cfg: Config) -> None:
             options["demonstrations"] = prompts.demonstrations(shown, tokenizer, cfg.data.max_length)
         agent = algorithm.train(cfg.algo, task, policy, run, **options)
         loading.save(agent.policy, tokenizer, run.dir / "model")
-        print(write(options["evaluate"](agent), run.dir), f"model: {run.dir / 'model'}", sep="\n")
+        print(write(logged(run.dir), run.dir), f"model: {run.dir / 'model'}", sep="\n")
 
 
 if __name__ == "__main__":

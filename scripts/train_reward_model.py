@@ -5,8 +5,11 @@ python scripts/train_reward_model.py data.source=pairs.jsonl model.backbone=enco
 
 import json
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from llm_align.data import loader
+from llm_align.eval.choosing import choosers
+from llm_align.eval.held_out import logged
 from llm_align.feedback import reward_model, scorer, steps
 from llm_align.feedback.trained import RewardModel
 from rl_core import config
@@ -36,11 +39,15 @@ def main(cfg: Config) -> None:
         agent = reward_model.train(cfg.algo, model, data, held_out, run)
         aggregation = cfg.algo.aggregation if process else None
         RewardModel(agent.scorer, tokenizer, cfg.data, aggregation).save(run.dir / "model")
-        overall = {}
+        overall: dict[str, Any] = {}
         if held_out:
-            overall = reward_model.evaluate(agent, held_out, cfg.algo)
+            overall = logged(run.dir)
             if cfg.algo.objective in ("pairwise", "listwise"):
                 overall |= asdict(reward_model.report(agent, held_out))
+            if cfg.algo.objective == "outcome":
+                rated = [item.example for item in held_out.encoded]
+                overall["questions"] = len({str(example.prompt) for example in rated})
+                overall["best_of_n"] = choosers(rated, reward_model.rate(agent, held_out))
         (run.dir / "eval.json").write_text(json.dumps({"overall": overall}, indent=1) + "\n")
     console.print_json(data=overall)
     console.print(f"model: {run.dir / 'model'}")

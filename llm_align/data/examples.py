@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llm_align.data import hh
+from llm_align.data import gsm8k, hh
 from llm_align.data.hh import Message
 from llm_align.data.readers import Row, require_columns
 
@@ -54,8 +54,23 @@ def preferences(rows: Sequence[Row]) -> list[Example]:
 
 
 def ratings(rows: Sequence[Row]) -> list[Example]:
-    """Rows of `prompt`+`completion`+`label` (bool); a paired dataset gives a True and a False one per row."""
-    columns = require_columns(rows, ("prompt", "completion", "label"), ("chosen", "rejected"))
+    """Rows of `prompt`+`completion`+`label` (bool); a paired dataset gives a True and a False one per row.
+
+    GSM8K's `model_solutions` give four per row: right or wrong.
+    """
+    solved = ("question", *gsm8k.SOLVERS)
+    columns = require_columns(rows, ("prompt", "completion", "label"), ("chosen", "rejected"), solved)
+    if columns == solved:
+        return [
+            Example(
+                prompt=row["question"] + "\n",
+                responses=[s.text],
+                labels=[s.correct],
+                columns={"solver": s.solver},
+            )
+            for row in rows
+            for s in gsm8k.solutions(row)
+        ]
     if "chosen" in columns:
         pairs = preferences(rows)
         return [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,29 @@ from llm_align.online.rollout import Samples, Task, join
 def held_out(task: Task, policy: Any, seed: int, device: torch.device | str = "cpu") -> dict[str, float]:
     """Mean reward, length and more over a group of responses to every prompt of `task`.
 
-    Where every reward is 0 or 1, also accuracy and pass@k for k = 1 and the group. The same seed draws the
-    same random numbers at every call.
+    Where every reward is 0 or 1, also accuracy and pass@k for k = 1 and the group.
     """
+    return summary(draw(task, policy, seed, device))
+
+
+def draw(task: Task, policy: Any, seed: int, device: torch.device | str = "cpu") -> Samples:
+    """A judged group of responses to every prompt; the same seed draws the same random numbers."""
     generator = torch.Generator(device).manual_seed(seed)
     size, count = task.config.prompts, len(task.prompts)
     parts = [
         task.draw(policy, range(start, min(start + size, count)), generator)
         for start in range(0, count, size)
     ]
-    return summary(join(parts))
+    return join(parts)
+
+
+def logged(folder: Path) -> dict[str, float]:
+    """The last evaluation in a run's metrics."""
+    rows = map(json.loads, reversed((folder / "metrics.jsonl").read_text().splitlines()))
+    evaluations = (
+        {k.removeprefix("eval/"): v for k, v in row.items() if k.startswith("eval/")} for row in rows
+    )
+    return next(filter(None, evaluations), {})
 
 
 def write(overall: dict[str, float], folder: Path) -> str:
@@ -33,8 +47,8 @@ def write(overall: dict[str, float], folder: Path) -> str:
     return "  ".join(f"{name} {value:.4g}" for name, value in overall.items())
 
 
-def summary(samples: Samples) -> dict[str, float]:
-    """Numbers of judged samples; without a judged one, only their shape."""
+def summary(samples: Samples, ks: Sequence[int] = ()) -> dict[str, float]:
+    """Numbers of judged samples, pass@k for `ks`, 1 and the group; without a judged one, only their shape."""
     reward = samples.reward[~samples.reward.isnan()]
     values = {
         "length": float(samples.responses.lengths.float().mean()),
@@ -47,5 +61,5 @@ def summary(samples: Samples) -> dict[str, float]:
     best = samples.grouped(samples.reward.nan_to_num(-torch.inf)).amax(1)
     values |= {"reward": float(reward.mean()), "best_of_group": float(best[best.isfinite()].mean())}
     if bool(((reward == 0) | (reward == 1)).all()):
-        values |= verifiable(samples, ks=sorted({1, samples.group_size}))
+        values |= verifiable(samples, ks=sorted({1, *ks, samples.group_size}))
     return values

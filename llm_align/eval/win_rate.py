@@ -40,7 +40,23 @@ def win_rate(judge: Judge, prompts: Sequence[Any], a: Sequence[str], b: Sequence
         raise ValueError(f"{len(prompts)} prompts, {len(a)} and {len(b)} responses: must be equally many")
     shown_a = _ask(judge, prompts, a, b)
     shown_b = _ask(judge, prompts, b, a)
-    both = [(x, 1.0 - y) for x, y in zip(shown_a, shown_b, strict=True) if x is not None and y is not None]
+    return _count(
+        [(x, y) for x, y in zip(shown_a, shown_b, strict=True) if x is not None and y is not None], len(a)
+    )
+
+
+def from_rewards(a: Sequence[float], b: Sequence[float]) -> WinRate:
+    """Compare rewards already given, to responses one by one, so that there is no order; NaN: not judged."""
+    if len(a) != len(b):
+        raise ValueError(f"{len(a)} and {len(b)} rewards: must be equally many")
+    known = [(x, y) for x, y in zip(a, b, strict=True) if not math.isnan(x) and not math.isnan(y)]
+    verdicts = [0.5 if x == y else float(x > y) for x, y in known]
+    return _count([(verdict, 1.0 - verdict) for verdict in verdicts], len(a))
+
+
+def _count(shown: Sequence[tuple[float, float]], pairs: int) -> WinRate:
+    """The win rate of A from how likely the first one is better, with A first and with B first."""
+    both = [(x, 1.0 - y) for x, y in shown]
     count = len(both)
     rate = sum(x + y for x, y in both) / (2 * count) if count else 0.5
     low, high = wilson(rate, count)
@@ -49,20 +65,10 @@ def win_rate(judge: Judge, prompts: Sequence[Any], a: Sequence[str], b: Sequence
         low=low,
         high=high,
         pairs=count,
-        unjudged=len(prompts) - count,
+        unjudged=pairs - count,
         inconsistent=sum((x - 0.5) * (y - 0.5) < 0 for x, y in both) / max(count, 1),
         first=sum(x + (1.0 - y) for x, y in both) / (2 * count) if count else 0.5,
     )
-
-
-def from_scores(score: Callable[[Sequence[Any], Sequence[str]], Sequence[float]]) -> Judge:
-    """A judge from a scorer of (prompts, responses), e.g. a held-out reward model: the higher score wins."""
-
-    def judge(prompts: Sequence[Any], first: Sequence[str], second: Sequence[str]) -> list[float | None]:
-        pairs = zip(score(prompts, first), score(prompts, second), strict=True)
-        return [0.5 if x == y else float(x > y) for x, y in pairs]
-
-    return judge
 
 
 def _ask(

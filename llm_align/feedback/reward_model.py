@@ -236,6 +236,18 @@ def report(agent: Agent, data: Batches, features: Features | None = None) -> Cal
     return calibration(chosen, rejected, chosen_length, rejected_length)
 
 
+@torch.no_grad()
+def rate(agent: Agent, data: Batches) -> list[float]:
+    """The score of every example's first answer, in the order of `data`."""
+    agent.eval()
+    found = [0.0] * len(data)
+    for batch in data.once():
+        for row, score in zip(batch.rows, scores(agent, batch)[:, 0].tolist(), strict=True):
+            found[row] = score
+    agent.train()
+    return found
+
+
 def train(cfg: Config, scorer: Scorer, data: Batches, held_out: Batches | None, run: Run) -> Agent:
     """Train for `run.cfg.steps` updates, evaluating on `held_out` where there is one."""
     agent = Agent(scorer.to(run.device).train(), cfg)

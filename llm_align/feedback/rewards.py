@@ -212,14 +212,19 @@ def name_of(word: str) -> str:
     return path.parent.name if path.name == "model" and path.parent.name else path.name
 
 
-def _function(name: str, device: torch.device | str) -> RewardFunction:
-    if Path(name).is_dir():
-        return RewardModel.load(Path(name), device)
-    file, _, attribute = name.rpartition(":")
-    if not file:
-        choice("rewards.functions", name, [*FUNCTIONS, "<file.py>:<function>", "<reward model's folder>"])
-        return FUNCTIONS[name]
-    require(Path(file).is_file(), "rewards.functions", name, "file.py:function with an existing file")
+def _function(word: str, device: torch.device | str) -> RewardFunction:
+    if Path(word).is_dir():
+        return RewardModel.load(Path(word), device)
+    if ":" not in word:
+        choice("rewards.functions", word, [*FUNCTIONS, "<file.py>:<function>", "<reward model's folder>"])
+        return FUNCTIONS[word]
+    return from_file(word, "rewards.functions")
+
+
+def from_file(word: str, field: str) -> Callable[..., Any]:
+    """The function that `file.py:name` names; ValueErrors name `field`."""
+    file, _, attribute = word.rpartition(":")
+    require(Path(file).is_file(), field, word, "file.py:function with an existing file")
     spec = importlib.util.spec_from_file_location(Path(file).stem, file)
     assert spec is not None
     assert spec.loader is not None
@@ -227,6 +232,6 @@ def _function(name: str, device: torch.device | str) -> RewardFunction:
     spec.loader.exec_module(module)
     found = getattr(module, attribute, None)
     if not callable(found):
-        raise ValueError(f"rewards.functions={name!r}: {file} has no function {attribute!r}")
-    function: RewardFunction = found
+        raise ValueError(f"{field}={word!r}: {file} has no function {attribute!r}")
+    function: Callable[..., Any] = found
     return function

@@ -79,6 +79,73 @@ def test_a_reward_model_is_trained_reported_and_loaded(pairs: Path, tuned: Path,
     assert len(RewardModel.load(tmp_path / "run" / "model")(["What is 3?"], [" It is 3."])) == 1
 
 
+def test_an_outcome_reward_model_chooses_among_answers(tuned: Path, tmp_path: Path):
+    rows = [
+        {"prompt": f"{n} + 1?", "completion": f" A: {n + k}", "label": k == 1}
+        for n in range(20)
+        for k in range(3)
+    ]
+    (tmp_path / "rated.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = [f"data.source={tmp_path / 'rated.jsonl'}", "data.held_out=0.5", f"run.dir={tmp_path / 'run'}"]
+    call("train_reward_model", *source, f"model.name={tuned / 'model'}", "algo.objective=outcome")
+    overall = json.loads((tmp_path / "run" / "eval.json").read_text())["overall"]
+    assert overall["best_of_n"]["random"][0] == pytest.approx(1 / 3)
+    assert overall["best_of_n"]["oracle"][0] == 1.0
+    assert 0 <= overall["best_of_n"]["best_score"][0] <= 1
+
+
+def evaluate(*arguments: str) -> None:
+    spec = importlib.util.spec_from_file_location("language", ROOT / "scripts" / "evaluate_language.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    config.main("evaluate_language", module.Config, {}, module.main, arguments)
+
+
+def test_one_model_is_compared_with_another(pairs: Path, tuned: Path, tmp_path: Path):
+    (tmp_path / "mine.py").write_text(
+        "def short(completions):\n    return [-float(len(text)) for text in completions]\n"
+        "def first_wins(prompts, first, second):\n    return [1.0] * len(prompts)\n"
+    )
+    shared = [
+        f"model.name={tuned / 'model'}",
+        f"data.source={pairs}",
+        "data.held_out=0.5",
+        "data.max_length=64",
+        f"rewards.functions=['{tmp_path / 'mine.py'}:short']",
+        "rollout.max_new_tokens=4",
+        "rollout.group_size=2",
+        "device=cpu",
+    ]
+    evaluate(*shared, f"against={tuned / 'model'}", f"out={tmp_path / 'same'}")
+    found = json.loads((tmp_path / "same" / "eval.json").read_text())["overall"]
+    rows = [json.loads(line) for line in (tmp_path / "same" / "answers.jsonl").read_text().splitlines()]
+    assert found["win_pairs"] == len(rows) < 40  # the held-out half
+    assert found["win_rate"] == 0.5  # the same seed draws the same answers
+    assert found["kl"] == pytest.approx(0.0, abs=1e-5)
+    assert found["reward"] == found["other_reward"]
+    judge = f"judge='{tmp_path / 'mine.py'}:first_wins'"
+    evaluate(*shared, f"against={tuned / 'model'}", judge, f"out={tmp_path / 'judged'}")
+    judged = json.loads((tmp_path / "judged" / "eval.json").read_text())["overall"]
+    assert (judged["win_rate"], judged["win_first"], judged["win_inconsistent"]) == (0.5, 1.0, 1.0)
+
+
+def test_the_frontier_of_finished_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "run").mkdir()
+    rows = [
+        {"step": s, "train/kl": kl, "train/gold": r}
+        for s, kl, r in [(1, 0.1, 0.5), (2, 0.2, 0.4), (3, 1, 0.9)]
+    ]
+    (tmp_path / "run" / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    evaluate(f"frontier=['{tmp_path / 'run'}']", "frontier_reward=train/gold", f"out={tmp_path / 'out'}")
+    assert [json.loads(text)["step"] for text in capsys.readouterr().out.strip().split("\n") if text] == [
+        1,
+        3,
+    ]
+
+
 @pytest.mark.parametrize(
     ("script", "arguments", "message"),
     [

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from llm_align.eval.win_rate import from_scores, win_rate
+from llm_align.eval.win_rate import from_rewards, win_rate
 
 PROMPTS = ["p"] * 4
 A, B = ["aaa", "aa", "a", "a"], ["b", "b", "bb", "b"]
@@ -22,8 +22,7 @@ def test_a_fair_judge():
     assert result.low < result.rate < result.high
     assert result.inconsistent == 0.0
     assert result.first == 0.5
-    scorer = from_scores(lambda prompts, texts: [len(text) for text in texts])
-    assert win_rate(scorer, PROMPTS, A, B) == result
+    assert from_rewards([3, 2, 1, 1], [1, 1, 2, 1]) == result
 
 
 def test_position_bias_cancels_and_is_reported():
@@ -39,6 +38,7 @@ def test_what_is_not_judged_is_left_out():
 
     result = win_rate(only_a_first, PROMPTS, A, B)
     assert (result.pairs, result.unjudged) == (3, 1)
+    assert from_rewards([1.0, math.nan], [0.0, 1.0]).unjudged == 1
     nothing = win_rate(lambda prompts, first, second: [None] * 4, PROMPTS, A, B)
     assert (nothing.rate, nothing.low, nothing.high, nothing.pairs) == (0.5, 0.0, 1.0, 0)
 
