@@ -45,7 +45,8 @@ def main(cfg: Config) -> None:
     """Do each part that is asked for; write eval.json, and answers.jsonl where answers were compared."""
     asked = cfg.data.source or cfg.tasks or cfg.frontier
     config.require(bool(asked), "data.source", "", "given, or tasks, or frontier")
-    out, overall = Path(cfg.out), {}
+    out = Path(cfg.out)
+    overall: dict[str, float] = {}
     out.mkdir(parents=True, exist_ok=True)
     if cfg.data.source:
         overall |= _on_prompts(cfg, out)
