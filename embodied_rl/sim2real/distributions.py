@@ -89,12 +89,13 @@ def rules(config: Mapping[str, Mapping[str, Any]], table: Mapping[str, Known]) -
     """
     found: dict[str, Rule] = {}
     for pattern, spec in config.items():
-        for name in _matches(pattern, table):
+        for name in matches(pattern, table):
             found[name] = _rule(name, pattern, spec, table[name])
     return tuple(found.values())
 
 
-def _matches(pattern: str, table: Mapping[str, Known]) -> list[str]:
+def matches(pattern: str, table: Mapping[str, Known]) -> list[str]:
+    """Names of `table` that a name or pattern stands for; raises ValueError, with the nearest, for none."""
     escaped = pattern.replace("[", "[[]")  # brackets are part of names such as body_mass[object0]
     names = fnmatch.filter(table, escaped)
     if not names:

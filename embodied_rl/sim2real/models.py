@@ -214,7 +214,7 @@ class RandomizedEnv(gym.Wrapper):
         self._obs = obs
         self._success |= bool(info.get("is_success", False))
         if terminated or truncated:
-            self._sampler.finished(self._draw, self._success)
+            self._sampler.finished(self._draw, float(self._success))
         return obs, float(reward), terminated, truncated, info
 
 

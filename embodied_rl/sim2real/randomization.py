@@ -65,8 +65,8 @@ class Sampler(Protocol):
         """Change in `draw`, and return, what is drawn anew in every step, `seconds` after the last one."""
         ...
 
-    def finished(self, draw: Draw, success: bool) -> None:
-        """Take note of how the episode with this draw ended."""
+    def finished(self, draw: Draw, performance: float) -> None:
+        """Take note of how the episode with this draw went: 1 for success."""
         ...
 
 
@@ -114,7 +114,7 @@ class Randomization:
         draw.values |= new
         return new
 
-    def finished(self, draw: Draw, success: bool) -> None:
+    def finished(self, draw: Draw, performance: float) -> None:
         """Nothing is learnt from how an episode ended."""
 
 
@@ -174,7 +174,7 @@ class DeskRandomizer:
             if sim in outcome.errors:
                 self._record(sim, draw, outcome.errors)
             else:
-                self.sampler.finished(draw, bool(outcome.success[sim]))
+                self.sampler.finished(draw, float(outcome.success[sim]))
 
     def _record(self, sim: int, draw: Draw, errors: dict[int, str]) -> None:
         if "diverged" in errors[sim]:
