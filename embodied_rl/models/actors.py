@@ -19,6 +19,7 @@ class Actor(nn.Module):
     """What all actors offer; `obs` is normalised."""
 
     architecture: dict[str, Any]
+    state_dim = 0  # numbers per environment that are remembered from step to step
 
     def imitation_loss(self, obs: Tensor, action: Tensor, keep: Sequence[Tensor] = ()) -> Tensor:
         """Distance `[B]` of the policy to the data's `action [B, A]`; `keep` are dropout masks."""
@@ -27,6 +28,12 @@ class Actor(nn.Module):
     def act(self, obs: Tensor, deterministic: bool, generator: torch.Generator | None = None) -> Tensor:
         """Return the mode of the action distribution `[B, A]`, or a sample drawn with `generator`."""
         raise NotImplementedError
+
+    def step(
+        self, obs: Tensor, state: Tensor, deterministic: bool, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Act with a memory: actions, and the state `[B, state_dim]` after; zeros where an episode begins."""
+        return self.act(obs, deterministic, generator), state
 
 
 class DeterministicActor(Actor):
@@ -75,6 +82,7 @@ class GaussianActor(Actor):
         log_std_min: float = -5.0,
         log_std_max: float = 2.0,
         init: str = "torch",
+        out_gain: float | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
@@ -86,7 +94,7 @@ class GaussianActor(Actor):
             "log_std_max": log_std_max,
         }
         self.log_std_min, self.log_std_max = log_std_min, log_std_max
-        self.net = MLP(obs_dim, hidden, action_dim, init=init, generator=generator)
+        self.net = MLP(obs_dim, hidden, action_dim, init=init, out_gain=out_gain, generator=generator)
         self.log_std = nn.Parameter(
             torch.zeros(action_dim, device=None if generator is None else generator.device)
         )

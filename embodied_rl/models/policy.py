@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from embodied_rl.data.types import Spec
 from embodied_rl.models.actors import ACTORS, Actor
+from embodied_rl.models.memory import RecurrentActor
 from rl_core.config import choice
 
 
@@ -29,15 +30,19 @@ class Policy(Protocol):
 
 
 class Normalizer(nn.Module):
-    """Shift and scale of observations, `(obs - mean) / std`, saved with the policy trained on them."""
+    """Shift and scale of observations, `(obs - mean) / std`, saved with the policy trained on them.
+
+    With `clip` the result is kept within +-clip.
+    """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, mean: Tensor, std: Tensor) -> None:
+    def __init__(self, mean: Tensor, std: Tensor, clip: float | None = None) -> None:
         super().__init__()
         self.register_buffer("mean", mean.float())
         self.register_buffer("std", std.float())
+        self.clip = clip
 
     @classmethod
     def identity(cls, obs_dim: int) -> Normalizer:
@@ -46,10 +51,12 @@ class Normalizer(nn.Module):
 
     def forward(self, obs: Tensor) -> Tensor:
         """Normalise `[..., D]`."""
-        return (obs - self.mean) / self.std
+        normal = (obs - self.mean) / self.std
+        return normal if self.clip is None else normal.clamp(-self.clip, self.clip)
 
 
-_BY_CLASS_NAME = {actor.__name__: actor for actor in ACTORS.values()}  # the word in config.json
+# The word in config.json.
+_BY_CLASS_NAME = {actor.__name__: actor for actor in (*ACTORS.values(), RecurrentActor)}
 
 
 class ActorPolicy:
@@ -61,15 +68,19 @@ class ActorPolicy:
         self.normalizer = normalizer
         self._device = normalizer.mean.device
         self._generator = torch.Generator(self._device).manual_seed(seed)
+        self._state = torch.zeros(0, 0)
 
     def reset(self, batch: int) -> None:
-        """Nothing to forget: the actor sees the present observation only."""
+        """Forget what a recurrent actor remembers; the others see the present observation only."""
+        self._state = torch.zeros(batch, self.actor.state_dim, device=self._device)
 
     @torch.inference_mode()
     def act(self, obs: Mapping[str, np.ndarray], deterministic: bool = True) -> np.ndarray:
         """Return actions `[N, A]` in environment units."""
         flat = torch.as_tensor(self.spec.flatten(obs), device=self._device)
-        action = self.actor.act(self.normalizer(flat), deterministic, self._generator)
+        action, self._state = self.actor.step(
+            self.normalizer(flat), self._state, deterministic, self._generator
+        )
         return self.spec.to_env_action(action.float().cpu().numpy())
 
     def save(self, directory: Path) -> None:
@@ -79,6 +90,7 @@ class ActorPolicy:
             "spec": self.spec.to_json(),
             "actor": type(self.actor).__name__,
             "architecture": self.actor.architecture,
+            "obs_clip": self.normalizer.clip,
         }
         (directory / "config.json").write_text(json.dumps(config, indent=2))
         parts = nn.ModuleDict({"actor": self.actor, "normalizer": self.normalizer})
@@ -99,6 +111,7 @@ class ActorPolicy:
         spec = Spec.from_json(config["spec"])
         actor = _BY_CLASS_NAME[config["actor"]](**config["architecture"])
         normalizer = Normalizer.identity(spec.obs_dim)
+        normalizer.clip = config.get("obs_clip")  # absent in policies of offline runs before there was one
         parts = nn.ModuleDict({"actor": actor, "normalizer": normalizer})
         parts.load_state_dict(load_file(directory / "model.safetensors"))
         parts.to(device)

@@ -26,6 +26,7 @@ RECIPE_SCRIPTS = {  # what each must be given besides a recipe
     "align_offline": ["data.source=x"],
     "train_reward_model": ["data.source=x"],
     "align_online": [],
+    "train_online": [],
 }
 QUICK = ["run.steps=2", "run.threads=1", "eval.episodes=2", "eval.curve_episodes=1", "eval.videos=0"]
 
@@ -71,6 +72,19 @@ def test_collect_demos_records_what_minari_reads(datasets: Path, monkeypatch: py
     dataset = minari.load_dataset(DATASET)
     assert dataset.total_episodes == 4
     assert dataset.recover_environment().spec.id == "embodied/Desk-v0"
+
+
+@pytest.mark.parametrize("algo", ["ppo"])
+def test_train_online_runs_every_algorithm(tmp_path: Path, algo: str):
+    rollout = ["rollout.num_envs=2", "rollout.horizon=4", "rollout.threads=1"]
+    arguments = [f"algo={algo}", "env.task=lift_block", f"run.dir={tmp_path / 'run'}", *rollout]
+    call_script("train_online", *arguments, *QUICK)
+    run = tmp_path / "run"
+    assert json.loads((run / "eval.json").read_text())["overall"]["n_episodes"] == 2
+    assert (run / "policy" / "model.safetensors").exists()
+    assert "eval/success" in (run / "report.html").read_text()
+    with pytest.raises(SystemExit):
+        call_script("train_online", *arguments, *QUICK)  # the directory holds this run already
 
 
 @pytest.mark.parametrize("algo", ["bc", "td3_bc", "iql", "cql"])
@@ -267,6 +281,8 @@ def test_every_recipe_composes_with_a_script(path: Path):
             "algo.expectile=1.5: must be in (0, 1)",
         ),
         ("train_offline", ["algo=iql"], "data.id"),
+        ("train_online", ["env.task=lift_blok"], "lift_block"),
+        ("train_online", ["algo.gama=0.9"], "did you mean 'algo.gamma'"),
         ("collect_demos", ["data.id=nonsense"], "expected namespace/name-v0"),
         ("collect_demos", ["data.id=x/yy-v0", "policy=nowhere"], "policy='nowhere'"),
         ("collect_demos", ["data.id=x/yy-v0", "env.id=Hoper-v5", "policy=m.zip"], "m.zip"),

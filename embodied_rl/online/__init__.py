@@ -1,0 +1,1 @@
+"""Learning from one's own rollouts: PPO, SAC, and the continuation of an offline policy online."""

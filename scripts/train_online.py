@@ -1,0 +1,55 @@
+"""Train a policy from its own rollouts, evaluate it, write the report.
+
+python scripts/train_online.py +experiment=lift_block_ppo run.seed=0
+python scripts/train_online.py algo=ppo env.id=Hopper-v5 rollout.num_envs=8 rollout.horizon=256 run.steps=488
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+import envs.config
+from embodied_rl.eval import evaluator, results
+from embodied_rl.models.policy import ActorPolicy
+from embodied_rl.online import ppo
+from embodied_rl.online import rollout as rollouts
+from rl_core import config
+from rl_core import run as runs
+from rl_core.progress import console
+
+ALGORITHMS = {"ppo": ppo}
+
+
+@dataclass(kw_only=True, slots=True)
+class Config:
+    """Everything that decides a run."""
+
+    algo: Any = MISSING
+    env: envs.config.Config = field(default_factory=envs.config.Config)  # an empty id is the desk
+    rollout: rollouts.Config = field(default_factory=rollouts.Config)
+    eval: evaluator.Config = field(default_factory=evaluator.Config)
+    run: runs.Config = field(default_factory=runs.Config)
+
+
+def main(cfg: Config) -> None:
+    """Make the environments, train, save the policy, evaluate, report."""
+    name, algorithm = next((n, m) for n, m in ALGORITHMS.items() if isinstance(cfg.algo, m.Config))
+    with rollouts.open_world(cfg.env, cfg.rollout) as world:
+        place = cfg.env.task or world.spec.env_id.rpartition("/")[2]
+        with (
+            evaluator.open_evaluator(cfg.eval, world.spec) as evaluation,
+            runs.Run(cfg.run, config=cfg, default_dir=f"runs/{place}/{name}-seed{cfg.run.seed}") as run,
+        ):
+
+            def policy(agent: Any) -> ActorPolicy:
+                return ActorPolicy(agent.actor, world.spec, agent.normalizer(), seed=cfg.run.seed)
+
+            agent = algorithm.train(cfg.algo, world, run, lambda agent: evaluation.curve(policy(agent)))
+            policy(agent).save(run.dir / "policy")
+            console.print(results.headline(evaluation.final(policy(agent), run.dir)))
+    console.print(f"report: {run.dir / 'report.html'}")
+
+
+if __name__ == "__main__":
+    config.main("train_online", Config, {"algo": {n: m.Config for n, m in ALGORITHMS.items()}}, main)
