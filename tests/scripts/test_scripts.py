@@ -77,7 +77,13 @@ def test_collect_demos_records_what_minari_reads(datasets: Path, monkeypatch: py
 @pytest.mark.parametrize("algo", ["ppo"])
 def test_train_online_runs_every_algorithm(tmp_path: Path, algo: str):
     rollout = ["rollout.num_envs=2", "rollout.horizon=4", "rollout.threads=1"]
-    arguments = [f"algo={algo}", "env.task=lift_block", f"run.dir={tmp_path / 'run'}", *rollout]
+    arguments = [
+        f"algo={algo}",
+        "env.task=lift_block",
+        f"run.dir={tmp_path / 'run'}",
+        "run.eval_every=1",
+        *rollout,
+    ]
     call_script("train_online", *arguments, *QUICK)
     run = tmp_path / "run"
     assert json.loads((run / "eval.json").read_text())["overall"]["n_episodes"] == 2
