@@ -9,17 +9,14 @@ first. Peak memory is each side's own, in a process of its own.
 from __future__ import annotations
 
 import argparse
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks import record
+from benchmarks import memory, record
 from llm_align.data.batches import Responses, make_responses
 from llm_align.models.causal_lm import Small, small_causal_lm
 from llm_align.models.log_probs import log_probs
@@ -49,7 +46,10 @@ def main() -> None:
         torch.testing.assert_close(ours(), naive(), atol=1e-5, rtol=0)
         what = f"log-probabilities with gradients, {vocabulary // 1000}k vocabulary"
         rows.append(record.compare(what, ours, naive, peer_name="full logits", rounds=args.rounds))
-        small, large = measure("ours", vocabulary), measure("naive", vocabulary)
+        small, large = (
+            memory.in_its_own_process("benchmarks.bench_log_probs", "--memory", side, vocabulary)
+            for side in ("ours", "naive")
+        )
         what = f"peak memory of the same step, {vocabulary // 1000}k vocabulary"
         rows.append(
             record.Row(
@@ -109,22 +109,7 @@ def peak(side: str, vocabulary: int) -> float:
     """MiB that one step of `side` adds to the process."""
     model, responses = setting(vocabulary)
     function = {"ours": ours_log_probs, "naive": naive_log_probs}[side]
-    # ru_maxrss would be the parent's: a child inherits it through exec
-    Path("/proc/self/clear_refs").write_text("5")
-    before = resident()
-    step(model, lambda r: function(model, r), responses)()
-    return (resident() - before) / 1024
-
-
-def resident() -> int:
-    """The highest resident size of this process since it was last reset, KiB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
-
-
-def measure(side: str, vocabulary: int) -> float:
-    command = [sys.executable, "-m", "benchmarks.bench_log_probs", "--memory", side, str(vocabulary)]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+    return memory.peak(step(model, lambda r: function(model, r), responses))
 
 
 if __name__ == "__main__":

@@ -161,7 +161,7 @@ class _HeadLogProb(torch.autograd.Function):
             if grad_hidden is not None:
                 grad_hidden[rows] = grad @ weight
             if grad_weight is not None:
-                grad_weight += grad.t() @ hidden[rows]
+                _accumulate(grad_weight, grad.t(), hidden[rows])
             if grad_bias is not None:
                 grad_bias += grad.sum(0)
         return (
@@ -181,6 +181,15 @@ def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: fl
         with torch.autocast(hidden.device.type, enabled=False):
             logits = F.linear(hidden, weight, bias).float()
     return logits if temperature == 1 else logits.div_(temperature)
+
+
+def _accumulate(total: Tensor, a: Tensor, b: Tensor) -> None:
+    """`total += a @ b` with a float32 total: in place, since another matrix of its size would double the
+    peak."""
+    if a.dtype == total.dtype:
+        total.addmm_(a, b)
+    else:
+        total += torch.mm(a, b, out_dtype=torch.float32) if a.is_cuda else a @ b
 
 
 def _chunks(num: int, size: int) -> list[slice]:

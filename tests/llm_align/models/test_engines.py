@@ -9,10 +9,11 @@ import torch
 
 from llm_align.data.tokenizer import byte_tokenizer
 from llm_align.models.causal_lm import Small, small_causal_lm
-from llm_align.models.engines import OpenAIServer, OwnEngine, ServerEngine, TransformersEngine
+from llm_align.models.engines import OwnEngine, ServerEngine, TransformersEngine
 from llm_align.models.generation import generate
 from llm_align.models.log_probs import log_probs
 from llm_align.models.sampling import Sampling
+from llm_align.models.server import OpenAIServer
 
 
 @pytest.fixture(scope="module")
