@@ -125,9 +125,8 @@ def rankings(pairs: list[Encoded]) -> list[Encoded]:
     return ranked
 
 
-def scorer_like(model: Any) -> Scorer:
-    """Our scorer with the weights of a sequence classifier."""
-    trunk = trl_peer.small_causal_lm(trl_peer.Small(vocab_size=trl_peer.VOCABULARY, **trl_peer.TRUNK))
+def scorer_like(trunk: Any, model: Any) -> Scorer:
+    """Our scorer on `trunk`, with the weights of a sequence classifier."""
     trunk.model.load_state_dict(model.model.state_dict())
     scorer = Scorer(trunk, "causal")
     with torch.no_grad():
@@ -139,9 +138,9 @@ def compare_reward(side: str, tokenizer: Any, pairs: list[Encoded], args: argpar
     """Time a listwise step against TRL's on all pairs of the same rankings."""
     ranked = rankings(pairs)
     torch.manual_seed(0)
-    config = trl_peer.policy_and_reference(tokenizer)[0].config
-    config.num_labels = 1
-    model = LlamaForSequenceClassification(config)
+    trunk, _ = trl_peer.policy_and_reference(tokenizer)
+    trunk.config.num_labels = 1
+    model = LlamaForSequenceClassification(trunk.config)
     columns = {
         "chosen_ids": [r.prompt + r.responses[a] for r in ranked for a, _ in combinations(range(RANKED), 2)],
         "rejected_ids": [
@@ -150,7 +149,7 @@ def compare_reward(side: str, tokenizer: Any, pairs: list[Encoded], args: argpar
     }
     size = {"per_device_train_batch_size": len(columns["chosen_ids"]), "learning_rate": LR}
     options = {"args": trl_peer.arguments(RewardConfig, side, args.rounds + 1, **size)}
-    scorer = scorer_like(model)
+    scorer = scorer_like(trunk, model)
     pairwise = pairwise_of_scores(scorer, ranked)
     trainer = trl_peer.observed(RewardTrainer)(
         model=model, train_dataset=Dataset.from_dict(columns), processing_class=tokenizer, **options

@@ -120,7 +120,7 @@ class GrpoStep:
             for number, item in enumerate(prompts)
         ]
         sizes = rollout.Config(prompts=len(prompts), group_size=GROUP, max_new_tokens=limit)
-        rewards = Rewards([Reward("even", even_share)])
+        rewards = Rewards([Reward(name="even", function=even_share)])
         self.task = Task(prompts=asked, tokenizer=tokenizer, rewards=rewards, config=sizes)
         self.cfg = grpo.Config(lr=LR, reduction="token")
         self.agent = grpo.Agent(self.cfg, policy)

@@ -25,7 +25,7 @@ from typing import Any
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 
 import torch
-from transformers import TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
 from transformers.utils import logging as transformers_logging
 
 from benchmarks import record
@@ -143,6 +143,7 @@ def train_in_turns(trainer: Any, ours: Callable[[], float | None]) -> Turns:
     """Run the trainer to its end with one of our steps after each of its."""
     turns = Turns(ours)
     trainer.add_callback(turns)
+    trainer.remove_callback(PrinterCallback)
     trainer.train()
     return turns
 
