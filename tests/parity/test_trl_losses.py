@@ -47,7 +47,7 @@ def _rows():
     return SimpleNamespace(log_prob=log_prob, old=old, ref=ref, mask=mask, advantage=advantage)
 
 
-def trl_dpo(rows, loss_type, divergence="reverse_kl", alpha=0.5):
+def trl_dpo(rows, *loss_types, divergence="reverse_kl", alpha=0.5):
     trainer = stub(
         ld_alpha=None,
         precompute_ref_logps=True,
@@ -56,8 +56,8 @@ def trl_dpo(rows, loss_type, divergence="reverse_kl", alpha=0.5):
         label_smoothing=SMOOTHING,
         f_divergence_type=divergence,
         f_alpha_divergence_coef=alpha,
-        loss_types=[loss_type],
-        loss_weights=[1.0],
+        loss_types=loss_types,
+        loss_weights=[1.0] * len(loss_types),
     )
     nothing = torch.zeros(B, L + 1)
     outputs = SimpleNamespace(
@@ -108,13 +108,26 @@ def test_dpo_under_other_divergences(rows, divergence):
     ratio = reductions.masked_sum(rows.log_prob - rows.ref, rows.mask, dim=-1)
     chosen, rejected = DIVERGENCES[divergence](ratio).chunk(2)
     ours = DPO_FAMILY["sigmoid"](chosen, rejected).mean()
-    assert torch.allclose(ours, trl_dpo(rows, "sigmoid", divergence), atol=1e-5)
+    assert torch.allclose(ours, trl_dpo(rows, "sigmoid", divergence=divergence), atol=1e-5)
 
 
 def test_ipo_on_log_ratios_per_token(rows):
     chosen, rejected = reductions.masked_mean(rows.log_prob - rows.ref, rows.mask, dim=-1).chunk(2)
     ours = preferences.ipo_loss(chosen, rejected, beta=BETA).mean()
     assert torch.allclose(ours, trl_dpo(rows, "ipo"), atol=1e-5)
+
+
+def test_sigmoid_of_log_ratios_per_token(rows):
+    chosen, rejected = reductions.masked_mean(rows.log_prob - rows.ref, rows.mask, dim=-1).chunk(2)
+    ours = preferences.sigmoid_loss(chosen, rejected, beta=BETA).mean()
+    assert torch.allclose(ours, trl_dpo(rows, "sigmoid_norm"), atol=1e-5)
+
+
+def test_dpo_with_the_likelihood_of_the_chosen(rows):
+    chosen, rejected = reductions.masked_sum(rows.log_prob - rows.ref, rows.mask, dim=-1).chunk(2)
+    nll = -reductions.token_mean(rows.log_prob[: B // 2], rows.mask[: B // 2])
+    ours = preferences.sigmoid_loss(chosen, rejected, beta=BETA).mean() + nll
+    assert torch.allclose(ours, trl_dpo(rows, "sigmoid", "sft"), atol=1e-5)
 
 
 def test_cpo_simpo_and_orpo(rows):
@@ -129,12 +142,13 @@ def test_cpo_simpo_and_orpo(rows):
     assert torch.allclose(BETA * preferences.odds_ratio_loss(chosen, rejected), -orpo, atol=1e-5)
 
 
-@pytest.mark.parametrize("mismatch", [-0.5, 0.7])
-def test_kto(rows, mismatch):
+@pytest.mark.parametrize(("loss_type", "mismatch"), [("kto", -0.5), ("kto", 0.7), ("apo_zero_unpaired", 0.7)])
+def test_kto_and_unpaired_apo_zero(rows, loss_type, mismatch):
+    unpaired = loss_type == "apo_zero_unpaired"
     trainer = stub(
         precompute_ref_logps=True,
-        calculate_KL=True,
-        loss_type="kto",
+        calculate_KL=not unpaired,
+        loss_type=loss_type,
         beta=BETA,
         desirable_weight=1.3,
         undesirable_weight=0.7,
@@ -146,7 +160,8 @@ def test_kto(rows, mismatch):
         mean_logits=nothing,
         is_top1=nothing.bool(),
     )
-    trainer._compute_kl_logps.return_value = torch.linspace(-1, 1, B) + mismatch
+    mismatched = torch.linspace(-1, 1, B) + mismatch
+    trainer._compute_kl_logps.return_value = mismatched
     inputs = {
         "input_ids": nothing.long(),
         "attention_mask": nothing.long(),
@@ -160,7 +175,7 @@ def test_kto(rows, mismatch):
         reductions.masked_sum(rows.log_prob - rows.ref, rows.mask, dim=-1),
         desirable,
         beta=BETA,
-        reference_point=preferences.kto_reference_point(torch.linspace(-1, 1, B) + mismatch),
+        reference_point=0.0 if unpaired else preferences.kto_reference_point(mismatched),
         desirable_weight=1.3,
         undesirable_weight=0.7,
     )
@@ -180,7 +195,9 @@ def test_reward_model_with_margin_and_centering():
     assert torch.allclose(ours.mean(), theirs, atol=1e-5)
 
 
-def trl_grpo(rows, loss_type, level="token", low=0.2, high=0.2, beta=0.0, trainer_class=GRPOTrainer):
+def trl_grpo(
+    rows, loss_type, level="token", low=0.2, high=0.2, beta=0.0, delta=None, trainer_class=GRPOTrainer
+):
     trainer = stub(
         top_entropy_quantile=1.0,
         off_policy_mask_threshold=None,
@@ -193,7 +210,7 @@ def trl_grpo(rows, loss_type, level="token", low=0.2, high=0.2, beta=0.0, traine
         max_completion_length=L,
         _entropy_bonus_enabled=False,
     )
-    trainer.args.delta = None
+    trainer.args.delta = delta
     trainer.args.use_bias_correction_kl = False
     trainer._get_per_token_logps_and_entropies.return_value = (rows.log_prob, torch.zeros(B, L), None)
     inputs = {
@@ -230,6 +247,16 @@ def test_dapo_and_dr_grpo(rows):
     loss = surrogate(rows, policy_losses.token_ratio)
     ours = reductions.constant_mean(loss, rows.mask, length=L)
     assert torch.allclose(ours, trl_grpo(rows, "dr_grpo"), atol=1e-5)
+
+
+def test_dual_clip_is_the_cap_of_the_ratio(rows):
+    rows.advantage = -rows.advantage  # mostly negative, where it acts
+    advantage = rows.advantage[:, None].expand(B, L)
+    loss = policy_losses.dual_clip(surrogate(rows, policy_losses.token_ratio), advantage, bound=1.3)
+    ours = reductions.sequence_mean(loss, rows.mask)
+    theirs = trl_grpo(rows, "grpo", delta=1.3)
+    assert torch.allclose(ours, theirs, atol=1e-5)
+    assert not torch.allclose(ours, trl_grpo(rows, "grpo"), atol=1e-5)
 
 
 def test_gspo(rows):
