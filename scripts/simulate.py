@@ -14,6 +14,7 @@ import envs.config
 from embodied_rl.eval import demonstrate
 from embodied_rl.models.sources import open_policy
 from envs.desk import instructions
+from envs.desk.speech import environment
 from envs.suites import make_vec
 from rl_core import config
 from rl_core.progress import console
@@ -44,7 +45,7 @@ def main(cfg: Config) -> None:
     """Understand, act, film."""
     meaning = instructions.understood(cfg.instruction, cfg.human, cfg.fallback, console.print)
     console.print(f"task: {meaning.task} {meaning.color}")
-    options = instructions.environment(meaning) | {"terminate_on_success": False, "max_episode_steps": 10_000}
+    options = environment(meaning) | {"terminate_on_success": False, "max_episode_steps": 10_000}
     desk = envs.config.Config(task=options.pop("task"), kwargs=options)
     policy, spec = open_policy(cfg.policy, desk, trust=cfg.trust, seed=cfg.seed)
     env = make_vec(spec.env_id, 1, **spec.env_kwargs)

@@ -44,7 +44,8 @@ def open_policy(
         env = dataclasses.replace(env, id=env.id or DESK)
         if env.id != DESK:
             raise ValueError(f"policy=expert: only {DESK} has scripted experts, not {env.id}")
-        return Expert(env.task or "lift_block", mistakes=mistakes, seed=seed), _spec_of(env)
+        about = {key: value for key, value in env.arguments().items() if key in ("task", "scene")}
+        return Expert(**about, mistakes=mistakes, seed=seed), _spec_of(env)
     if path.suffix == ".zip":
         from embodied_rl.models.sb3 import SB3Policy  # two seconds of import that only SB3 files need
 

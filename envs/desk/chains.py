@@ -71,7 +71,7 @@ def draw_chain(
     length: int = CHAIN_LENGTH,
 ) -> Chain:
     """Draw a feasible chain. Raises ValueError where the tasks allow none of that length."""
-    table = find_tasks(tasks)
+    table = find_tasks(tasks, scene)
     for _ in range(_ATTEMPTS):
         start = situation = draw_situation(rng, len(scene.blocks), {}, 0)
         links: list[Link] = []

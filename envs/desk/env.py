@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from typing import Any
 
 import gymnasium as gym
@@ -10,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.desk.cameras import render
+from envs.desk.choices import check_choice
 from envs.desk.episodes import DeskOptions, Episodes, Observation
-from envs.desk.tasks import check_choice
 from envs.desk.vector import RENDER_QUALITY, RENDER_SIZE
 
 
@@ -41,7 +42,7 @@ class DeskEnv(gym.Env):
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Observation, dict[str, Any]]:
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Begin an episode: the first of `seed`, or the next one."""
         super().reset(seed=seed)
         if seed is None and not self._seeded:
@@ -52,7 +53,7 @@ class DeskEnv(gym.Env):
         obs = self.episodes.begin(np.array([0]))
         return _first(obs), self._info(bool(self.episodes.success()[0]))
 
-    def step(self, action: NDArray[Any]) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+    def step(self, action: NDArray[Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
         """Apply an action `[7]` for 0.1 s."""
         outcome = self.episodes.step(np.asarray(action)[None])
         info = self._info(bool(outcome.success[0]))
@@ -86,5 +87,5 @@ class DeskEnv(gym.Env):
         return render(model, data, "static", width, height, quality=RENDER_QUALITY).rgb
 
 
-def _first(obs: Observation) -> Observation:
-    return {key: value[0].copy() for key, value in obs.items()}
+def _first(obs: Observation) -> dict[str, Any]:
+    return {key: copy(value[0]) for key, value in obs.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import mujoco
@@ -12,15 +12,17 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import ArrayLike, NDArray
 
+from envs.desk.choices import at_least_one, check_choice
 from envs.desk.control import ACTION_DIM, Hand
 from envs.desk.disturbances import Disturbances
 from envs.desk.parameters import Parameters
-from envs.desk.scene import DESK, Scene
+from envs.desk.scene import Scene, find_scene
 from envs.desk.sensing import Observation, Sensors
 from envs.desk.simulation import Simulation
 from envs.desk.situations import Situation
+from envs.desk.speech import Speaker
 from envs.desk.state import State
-from envs.desk.tasks import at_least_one, check_choice, evaluate, find_tasks, succeeded
+from envs.desk.tasks import evaluate, find_tasks, succeeded
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,7 +35,9 @@ class DeskOptions:
     shadows: bool = False  # in these images
     start: str = "task"  # a situation that the task drawn needs; or "play": any, and a task that fits it
     colors: Sequence[str] = ()  # of the blocks that a task may be about; empty for all of the scene
-    scene: Scene = field(default=DESK)
+    scene: str | Scene = "calvin"  # a name of `envs.desk.scene.SCENES`, or a scene of one's own
+    instructions: str = "seen"  # wordings to draw from: seen, paraphrase (held out) or all
+    human: str = ""  # YAML of further sentences, `task: [sentence, ...]`
     max_episode_steps: int = 60  # control steps of 0.1 s; the episode is truncated there
     terminate_on_success: bool = True
     on_error: str = "reset"  # NaN actions, diverged physics: end that episode with info["error"], or "raise"
@@ -41,9 +45,11 @@ class DeskOptions:
     def __post_init__(self) -> None:
         check_choice("start", self.start, ("task", "play"))
         check_choice("on_error", self.on_error, ("reset", "raise"))
+        scene = find_scene(self.scene)
         for color in self.colors:
-            check_choice("colors", color, self.scene.colors)
-        object.__setattr__(self, "colors", at_least_one("colors", tuple(self.colors) or self.scene.colors))
+            check_choice("colors", color, scene.colors)
+        object.__setattr__(self, "scene", scene)
+        object.__setattr__(self, "colors", at_least_one("colors", tuple(self.colors) or scene.colors))
         if self.max_episode_steps < 1:
             raise ValueError(f"max_episode_steps={self.max_episode_steps}: must be at least 1")
 
@@ -90,13 +96,16 @@ class Episodes:
         if num_threads is not None and num_threads < 1:
             raise ValueError(f"num_threads={num_threads}: must be at least 1, or None for all processors")
         self.options = options
-        self.tasks = find_tasks(task)
+        scene = find_scene(options.scene)
+        self.tasks = find_tasks(task, scene)
+        speaker = Speaker(self.tasks, scene, wording=options.instructions, human=options.human)
         threads = num_threads or len(os.sched_getaffinity(0))
         self.sim = Simulation(
             num_envs,
             tasks=self.tasks,
-            scene=options.scene,
+            scene=scene,
             colors=options.colors,
+            say=speaker.say,
             num_threads=min(threads, num_envs),
             play=options.start == "play",
         )
@@ -109,6 +118,7 @@ class Episodes:
             cameras=options.cameras,
             image_size=options.image_size,
             shadows=options.shadows,
+            text=speaker.space(),
             num_threads=threads,
         )
         self.layout, self.goal_layout = self._sensors.layout, self._sensors.goal_layout

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from envs.desk.control import ACTION_DIM, MAX_ROTATION, MAX_TRANSLATION
 from envs.desk.observations import goal_layout, layout_size, observation_layout
 from envs.desk.rules import View
-from envs.desk.scene import DESK, Scene
+from envs.desk.scene import DESK, Scene, find_scene
 from envs.desk.state import Floats
 from envs.desk.tasks import ANY, NONE, TASKS, families, find_tasks
 
@@ -31,7 +31,7 @@ class Expert:
         self,
         task: str | Sequence[str] = "lift_block",
         *,
-        scene: Scene = DESK,
+        scene: str | Scene = DESK,
         noise: float = 0.0,
         mistakes: float = 0.0,
         seed: int = 0,
@@ -40,10 +40,12 @@ class Expert:
             raise ValueError(f"noise={noise}: must be at least 0")
         if not 0.0 <= mistakes <= 1.0:
             raise ValueError(f"mistakes={mistakes}: must be between 0 and 1")
-        self.tasks = find_tasks(task)
+        scene = find_scene(scene)
+        self.tasks = find_tasks(task, scene)
         self.noise = noise
         self.mistakes = mistakes
         self._sizes = np.array([2 * block.half_size for block in scene.blocks])
+        self._heights = np.array([2 * block.half_height for block in scene.blocks])
         self._fields = observation_layout(scene)
         self._goal_fields = goal_layout(self.tasks, scene)
         self._families = families(self.tasks)
@@ -115,6 +117,7 @@ class Expert:
             turned=_turned(part["block_yaws"].reshape(n, -1, 2), target, asked.get("start")),
             to_goal=to_goal,
             size=self._sizes[target],
+            height=self._heights[target],
             blocks=blocks,
             sizes=np.broadcast_to(self._sizes, blocks.shape[:2]),
             target=target,

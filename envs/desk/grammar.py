@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
-SEEN_COLORS, HELDOUT_COLORS = ("red", "blue", "pink"), ("green", "yellow", "purple", "orange")
+SEEN_COLORS, HELDOUT_COLORS = ("red", "blue", "pink"), ("green", "yellow", "purple")
 COLORS = SEEN_COLORS + HELDOUT_COLORS
 HELDOUT_OBJECTS = ("bowl", "cup", "mug")
 OBJECTS = ("block", *HELDOUT_OBJECTS)
@@ -60,7 +60,7 @@ _ABOUT_OBJECT = {
     ),
 }  # fmt: skip
 
-# `{block}` is "the block" and the like, or "the red block" where a colour is asked for.
+# `{block}` is "the block" and the like, or "the red block" or "the bowl" where a target is named.
 _ABOUT_DESK = {
     "move_slider_left": (
         _SHIFT + " the (door|sliding door|cabinet door*) (left|to the left|all the way to the left)",
@@ -120,6 +120,7 @@ _ABOUT_DESK = {
 }  # fmt: skip
 
 _ANY_BLOCK = "(the block|the object|the grasped object|what you hold*)"
+_ON_DESK = "(the block|the object|a block*)"  # where the hand is empty
 _POLITE = (
     "{s}", "please {s}", "{s}, please", "could you {s}?", "now {s}", "robot, {s}", "would you kindly {s}?*",
     "i would like you to {s}*",
@@ -128,7 +129,7 @@ _DISTRACTORS = (
     "{s}", "{s}, but leave the {other} alone", "{s} and do not touch the {other}", "ignore the {other}, {s}",
     "{s} without touching the {other}*", "never mind the {other}, {s}*",
 )  # fmt: skip
-_OTHERS = ("red block", "blue block", "pink block", "drawer", "sliding door", "switch", "button")
+_PARTS = ("drawer", "sliding door", "switch", "button")  # that distractors may name, besides what lies about
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,12 +157,13 @@ TASK_NAMES = (*CALVIN_TASKS, *COLOR_TASKS, *OBJECT_TASKS, "place_block")
 
 
 @cache
-def phrases(task: str, color: str = "") -> tuple[Phrase, ...]:
+def phrases(task: str, target: str = "") -> tuple[Phrase, ...]:
     """Every plain sentence of a task of `TASK_NAMES`, without politeness and distractors.
 
-    `color` names the block in tasks that leave it open, `place_in_drawer` for instance.
+    `target` names the thing, by its colour or as bowl, cup or mug, in tasks that leave it open,
+    `place_in_drawer` for instance.
     """
-    patterns, noun = _patterns(task, color)
+    patterns, noun = _patterns(task, target)
     found: dict[str, bool] = {}
     for pattern in patterns:
         for text, heldout in _expand(pattern.replace("{it}", noun).replace("{block}", noun)):
@@ -169,33 +171,47 @@ def phrases(task: str, color: str = "") -> tuple[Phrase, ...]:
     return tuple(Phrase(text, heldout) for text, heldout in found.items())
 
 
-def _patterns(task: str, color: str) -> tuple[tuple[str, ...], str]:
+def _patterns(task: str, target: str) -> tuple[tuple[str, ...], str]:
     """Patterns of a task and the words for what it is about."""
-    named = f"(the {color} block|the {color} cube*)"
     if task in _ABOUT_DESK:
-        return _ABOUT_DESK[task], named if color else _ANY_BLOCK
+        anything = _ON_DESK if task == "push_into_drawer" else _ANY_BLOCK
+        return _ABOUT_DESK[task], _noun(target) if target else anything
     for thing in things(COLORS) + HELDOUT_OBJECTS:
         name = task.replace(f"_{thing}_", "_{thing}_")
         if name in _ABOUT_OBJECT:
-            word = thing.removesuffix("_block")
-            return _ABOUT_OBJECT[
-                name
-            ], f"(the {word} block|the {word} cube*)" if word != thing else f"the {word}"
+            return _ABOUT_OBJECT[name], _noun(thing.removesuffix("_block"))
     raise KeyError(task)
 
 
-def frames(text: str, *, heldout: bool) -> Iterator[Phrase]:
-    """The sentence with every politeness and distractor clause; `heldout` includes those held out."""
-    others = [other for other in _OTHERS if not set(other.split()) - {"block"} & set(text.split())]
+def _noun(target: str) -> str:
+    if target in HELDOUT_OBJECTS:
+        return f"the {target}"
+    return f"(the {target} block|the {target} cube*)"
+
+
+def frames(text: str, *, heldout: bool, things: tuple[str, ...] = SEEN_COLORS) -> Iterator[Phrase]:
+    """The sentence with every politeness and distractor clause; `heldout` includes those held out.
+
+    `things` are the names of what lies on the desk, which clauses may tell to leave alone.
+    """
+    others = [thing if thing in HELDOUT_OBJECTS else f"{thing} block" for thing in things]
+    others = [other for other in (*others, *_PARTS) if not set(other.split()) - {"block"} & set(text.split())]
     others = [other for other in others if not _same_device(other, text)]
+    for outer, clause, held in _frames(heldout):
+        for other in others if "{other}" in clause else [""]:
+            yield Phrase(outer.format(s=clause.format(s=text, other=other)), held)
+
+
+@cache
+def _frames(heldout: bool) -> tuple[tuple[str, str, bool], ...]:
+    """Every politeness with every distractor clause, and whether either is held out."""
+    pairs = []
     for outer, clause in itertools.product(_POLITE, _DISTRACTORS):
         held = outer.endswith("*") or clause.endswith("*")
         # A clause in front of a question would read "could you ignore the drawer, ...?": left out.
-        if (held and not heldout) or (outer != "{s}" and clause.startswith(("ignore", "never"))):
-            continue
-        for other in others if "{other}" in clause else [""]:
-            inner = clause.rstrip("*").format(s=text, other=other)
-            yield Phrase(outer.rstrip("*").format(s=inner), held)
+        if (heldout or not held) and (outer == "{s}" or not clause.startswith(("ignore", "never"))):
+            pairs.append((outer.rstrip("*"), clause.rstrip("*"), held))
+    return tuple(pairs)
 
 
 def _same_device(other: str, text: str) -> bool:

@@ -9,27 +9,27 @@ does not ship. Splits are for measuring generalisation; each changes one thing o
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import yaml
 
+from envs.desk.choices import check_choice
 from envs.desk.grammar import (
     CALVIN_TASKS,
     COLOR_TASKS,
     COLORS,
     HELDOUT_COMPOSITIONS,
+    HELDOUT_OBJECTS,
     OBJECT_TASKS,
+    SEEN_COLORS,
     TASK_NAMES,
-    Phrase,
     frames,
     phrases,
 )
 from envs.desk.meaning import Meaning, normalise, understand, unknown_words
-from envs.desk.tasks import TASKS, check_choice
 
 Human = Mapping[str, tuple[str, ...]]
 
@@ -41,7 +41,7 @@ SPLITS: dict[str, str] = {
     "color": "blocks in colours that are held out",
     "object": "objects that are held out: a bowl, a cup, a mug",
     "composition": "a verb and a block, each seen, that are never seen together",
-    "all": "every one of the 34 tasks in every wording",
+    "all": "every task of the others in every wording",
 }
 _SEEN_TASKS = (*(task for task in CALVIN_TASKS if task not in HELDOUT_COMPOSITIONS), "place_block")
 _TASKS_OF_SPLIT = {
@@ -52,6 +52,7 @@ _TASKS_OF_SPLIT = {
     "composition": HELDOUT_COMPOSITIONS,
     "all": TASK_NAMES,
 }
+WORDINGS = ("seen", "paraphrase", "all")  # to train on, held out, both
 _HELDOUT_SHARE = 5  # one human sentence in this many is held out
 
 
@@ -88,15 +89,16 @@ def load(path: Path | str) -> Human:
 
 
 def paraphrases(
-    task: str, split: str = "all", *, color: str = "", human: Human | None = None
+    task: str, split: str = "all", *, target: str = "", human: Human | None = None
 ) -> tuple[str, ...]:
     """Plain sentences for a task, without politeness or distractors.
 
-    `color` names the block in tasks that leave it open (`place_in_drawer`); human sentences leave it open too
-    and are left out then. Raises ValueError for an unknown task, split or colour, and for a task that is not
-    of the split.
+    `target` names the thing (a colour, or bowl, cup, mug) in tasks that leave it open (`place_in_drawer`);
+    human sentences leave it open too and are left out then. Raises ValueError for an unknown task, split or
+    target, and for a task that is not of the split.
     """
-    return tuple(phrase.text for phrase in _phrases(task, split, color, human))
+    own, spoken = _plain(task, _wording(task, split), target, human)
+    return tuple(dict.fromkeys(own + spoken))
 
 
 def sample(
@@ -104,22 +106,33 @@ def sample(
     rng: np.random.Generator,
     split: str = "seen",
     *,
-    color: str = "",
+    target: str = "",
     human: Human | None = None,
 ) -> str:
-    """Draw a sentence of the split, half of the time with a politeness or distractor clause or both.
+    """Draw a sentence of the split as `say` does. Raises as `paraphrases` does."""
+    return say(task, rng, _wording(task, split), target=target, human=human)
 
-    Of two sources, grammar and `human`, each is drawn half of the time. Raises as `paraphrases` does.
+
+def say(
+    task: str,
+    rng: np.random.Generator,
+    wording: str = "seen",
+    *,
+    target: str = "",
+    human: Human | None = None,
+    things: tuple[str, ...] = SEEN_COLORS,
+) -> str:
+    """Draw a sentence for any task, half of the time with a politeness or distractor clause or both.
+
+    Of two sources, grammar and `human`, each is drawn half of the time. `wording` is one of `WORDINGS`;
+    `things` are the names of what lies on the desk, which clauses may mention.
     """
-    choices = list(_phrases(task, split, color, human))
-    known = set(human.get(task, ())) if human else set()
-    spoken = [phrase for phrase in choices if phrase.text in known]
-    own = [phrase for phrase in choices if phrase.text not in known]
+    own, spoken = _plain(task, wording, target, human)
     source = spoken if spoken and (not own or rng.random() < 0.5) else own
-    text = source[rng.integers(len(source))].text
+    text = source[rng.integers(len(source))]
     if rng.random() < 0.5:
         return text
-    dressed = list(frames(text, heldout=split in ("paraphrase", "all")))
+    dressed = list(frames(text, heldout=wording != "seen", things=things))
     return dressed[rng.integers(len(dressed))].text
 
 
@@ -152,19 +165,6 @@ def understood(instruction: str, path: str, fallback: str, say: Callable[[str], 
         return meaning
 
 
-def environment(meaning: Meaning) -> dict[str, Any]:
-    """Arguments of `DeskVectorEnv` for what an instruction means: `task`, and `colors` where it names one.
-
-    Raises ValueError, naming the nearest tasks, where the desk has no such task.
-    """
-    task, general = meaning.task, f"{meaning.task.split('_')[0]}_block"
-    if task not in TASKS and task.endswith(("_table", "_block")) and general in TASKS:
-        task = general
-    check_choice("task", task, TASKS)
-    named = f"_{meaning.color}_" in task
-    return {"task": task} | ({"colors": [meaning.color]} if meaning.color and not named else {})
-
-
 def nearest(instruction: str, *, human: Human | None = None) -> tuple[Meaning, str]:
     """Guess: the meaning of the known sentence that is nearest, and that sentence.
 
@@ -195,19 +195,34 @@ def _lookup(human: Human) -> dict[str, str]:
     return {normalise(sentence): task for task, sentences in human.items() for sentence in sentences}
 
 
-def _phrases(task: str, split: str, color: str, human: Human | None) -> Iterable[Phrase]:
+def _wording(task: str, split: str) -> str:
+    """The wording of a split; ValueError where the task is not of the split."""
     check_choice("task", task, TASK_NAMES)
-    if color:
-        check_choice("color", color, COLORS)
     if task not in tasks(split):
         of = next(name for name in SPLITS if task in tasks(name))
         raise ValueError(f"task={task!r}: is not of split {split!r} ({SPLITS[split]}) but of {of!r}")
-    found = {phrase.text: phrase.heldout for phrase in phrases(task, color)}
-    if human and not color:
-        found |= {sentence: _human_heldout(sentence, task, human) for sentence in human.get(task, ())}
-    for text, heldout in found.items():
-        if split == "all" or heldout == (split == "paraphrase"):
-            yield Phrase(text, heldout)
+    return split if split in WORDINGS else "seen"
+
+
+def _plain(task: str, wording: str, target: str, human: Human | None) -> tuple[tuple[str, ...], ...]:
+    """Sentences of the grammar, and those of people, which name no target."""
+    check_choice("wording", wording, WORDINGS)
+    own = _own(check_choice("task", task, TASK_NAMES), wording, target)
+    if not human or target or task not in human:
+        return own, ()
+    spoken = (text for text in human[task] if _fits(_human_heldout(text, task, human), wording))
+    return own, tuple(spoken)
+
+
+@cache
+def _own(task: str, wording: str, target: str) -> tuple[str, ...]:
+    if target:
+        check_choice("target", target, COLORS + HELDOUT_OBJECTS)
+    return tuple(phrase.text for phrase in phrases(task, target) if _fits(phrase.heldout, wording))
+
+
+def _fits(heldout: bool, wording: str) -> bool:
+    return wording == "all" or heldout == (wording == "paraphrase")
 
 
 def _human_heldout(sentence: str, task: str, human: Human) -> bool:

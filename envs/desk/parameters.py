@@ -20,7 +20,7 @@ import numpy as np
 from mujoco.batch import Batch
 from numpy.typing import ArrayLike, NDArray
 
-from envs.desk.tasks import check_choice
+from envs.desk.choices import check_choice
 
 Floats = NDArray[np.float64]
 Ids = NDArray[np.int64]

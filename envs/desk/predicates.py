@@ -144,7 +144,7 @@ def slider_place_terms(state: State) -> Terms:
 
 def pushed_into_drawer(state: State) -> Bools:
     """A block that lay on the desk at the start is in the drawer, and not in the gripper."""
-    entered = in_drawer(state.block_pos, state.furniture) & on_desk(state.start_pos, state.block_size)
+    entered = in_drawer(state.block_pos, state.furniture) & on_desk(state.start_pos, state.block_height)
     free = length(state.block_pos - state.hand_pos[:, None]) > 0.045
     done: Bools = np.any((entered & free), axis=1)
     return done
@@ -171,7 +171,7 @@ def stack_terms(state: State) -> Terms:
     """Grasp, carry over the nearest other block on the desk, let go."""
     others = state.block_pos - state.of_target(state.block_pos)[:, None]
     distance = length(others[..., :2])
-    distance[~on_desk(state.block_pos, state.block_size)] = np.inf
+    distance[~on_desk(state.block_pos, state.block_height)] = np.inf
     distance[np.arange(len(distance)), state.target] = np.inf
     there = state.of_target(stacked(state.block_pos, state.block_size))
     return _bring_terms(state, distance.min(axis=1, initial=10.0), there)

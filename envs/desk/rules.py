@@ -41,7 +41,8 @@ class View:
     turn: Floats  # [N] yaw to the target's nearest side
     turned: Floats  # [N] the target's yaw since the start of the task; 0 where the observation lacks it
     to_goal: Floats  # [N, 2] from the target to its goal
-    size: Floats  # [N] edge of the target
+    size: Floats  # [N] width of the target
+    height: Floats  # [N] of the target
     blocks: Floats  # [N, K, 3] all blocks, world frame
     sizes: Floats  # [N, K]
     target: NDArray[np.int64]  # [N]
@@ -146,7 +147,7 @@ def _bring(view: View, to: Floats, base: Floats, carry: float, turn: Floats) -> 
     """Grasp the target, carry it by `to` `[N, 2]`, set it down on height `base` `[N]`, let go, retreat."""
     command, grasped = _grasp(view), view.grasped()
     distance = length(to)
-    height = view.hand[:, 2] + view.block[:, 2] - view.size / 2 - base
+    height = view.hand[:, 2] + view.block[:, 2] - view.height / 2 - base
     there = (distance < 0.02) & (height < 0.008) & (height > -0.02)
     above = _FUNNEL * (distance - 0.012) + 0.3 * np.maximum(np.abs(turn) - 0.06, 0.0)
     move = np.column_stack([to, np.clip(above, 0.0, carry) - height])
@@ -216,7 +217,7 @@ def unstack(view: View) -> Command:
     # Only the target's own heading is observed relative to the hand; another block's is near the start's.
     view.turn = np.where(chosen == view.target, view.turn, 0.0)
     view.block = view.blocks[rows, chosen] - view.hand
-    view.target, view.size = chosen, view.sizes[rows, chosen]
+    view.target, view.size, view.height = chosen, view.sizes[rows, chosen], view.sizes[rows, chosen]
     gap = length(_FREE_SPOTS[:, None] - view.others()[:, None, :, :2]).min(axis=2)
     to = _FREE_SPOTS[gap.argmax(axis=1)] - (view.hand + view.block)[:, :2]
     return _bring(view, to, np.zeros(len(rows)), _CARRY, np.zeros(len(rows)))

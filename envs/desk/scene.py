@@ -17,7 +17,9 @@ import mujoco
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from envs.desk.furniture import DRAWN, FURNITURE, JOINTS, LIGHT_OFF, ROBOT, SOLID, WORLD, add_furniture
+from envs.desk.choices import check_choice
+from envs.desk.furniture import DRAWN, JOINTS, LIGHT_OFF, ROBOT, SOLID, add_furniture
+from envs.desk.objects import Block, add_block
 
 # Arm joints at rest: the gripper points down, 22 cm above the middle of the start region.
 HOME = (0.0, -0.0456, 0.0, -2.4288, 0.0, 2.3832, 0.7854)
@@ -29,16 +31,6 @@ CONTROL_STEPS = 20  # physics steps per action: 10 Hz
 LATENCY_SAMPLES = 41  # past commands that each actuator keeps, one per physics step: up to 0.2 s of latency
 
 _MESHES = ("link0", "link1", "link2", "link3", "link4", "link5", "link6", "link7", "hand", "finger")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Block:
-    """A cube that lies free on the desk."""
-
-    name: str
-    rgba: tuple[float, float, float, float]
-    half_size: float = 0.025
-    mass: float = 0.08
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,8 +59,13 @@ class Scene:
 
     @property
     def colors(self) -> tuple[str, ...]:
-        """Names of the blocks, in the order of every per-block array."""
+        """Names of the blocks, a cube's being its colour, in the order of every per-block array."""
         return tuple(block.name for block in self.blocks)
+
+    @property
+    def cubes(self) -> bool:
+        """Whether every block is one."""
+        return all(block.shape == "block" for block in self.blocks)
 
 
 DESK = Scene(
@@ -78,6 +75,30 @@ DESK = Scene(
         Block(name="pink", rgba=(0.95, 0.50, 0.68, 1.0)),
     )
 )
+# Three things each: observations have the same size, and a policy of one scene can be tried in another.
+SCENES: dict[str, Scene] = {
+    "calvin": DESK,
+    "held_out_colors": Scene(
+        blocks=(
+            Block(name="green", rgba=(0.16, 0.55, 0.24, 1.0)),
+            Block(name="yellow", rgba=(0.93, 0.78, 0.16, 1.0)),
+            Block(name="purple", rgba=(0.45, 0.22, 0.62, 1.0)),
+        )
+    ),
+    "held_out_objects": Scene(
+        blocks=(
+            Block(name="bowl", rgba=(0.94, 0.92, 0.86, 1.0), shape="bowl", half_size=0.029, flatness=0.66),
+            Block(name="cup", rgba=(0.16, 0.58, 0.60, 1.0), shape="cup", half_size=0.023, flatness=1.08),
+            Block(name="mug", rgba=(0.85, 0.45, 0.18, 1.0), shape="mug"),
+        )
+    ),
+}
+
+
+def find_scene(scene: str | Scene) -> Scene:
+    """Return a scene, or the one of that name; ValueError with the nearest names where there is none."""
+    return scene if isinstance(scene, Scene) else SCENES[check_choice("scene", scene, SCENES)]
+
 
 _Vector = tuple[float, ...]
 # name, parent, position, quaternion, joint range, force limit (N m), mass (kg): the Panda's kinematics
@@ -119,7 +140,7 @@ def build_spec(scene: Scene = DESK) -> mujoco.MjSpec:
     _add_robot(spec)
     add_furniture(spec)
     for block in scene.blocks:
-        _add_block(spec, block)
+        add_block(spec, block)
     _add_mark(spec)
     _add_home(spec, scene)
     _rank_frictions(spec)
@@ -272,15 +293,6 @@ def _add_hand(spec: mujoco.MjSpec, link7: mujoco.MjsBody) -> None:
     )  # fmt: skip
 
 
-def _add_block(spec: mujoco.MjSpec, block: Block) -> None:
-    body = spec.worldbody.add_body(name=block.name, pos=[0.5, 0, block.half_size])
-    body.add_freejoint(name=block.name)
-    body.add_geom(
-        name=block.name, type=mujoco.mjtGeom.mjGEOM_BOX, size=[block.half_size] * 3, mass=block.mass,
-        rgba=block.rgba, contype=WORLD, conaffinity=ROBOT | WORLD | FURNITURE, friction=[0.9, 0.005, 0.0001],
-    )  # fmt: skip
-
-
 def _add_mark(spec: mujoco.MjSpec) -> None:
     """A green disc that shows a place goal: moved per simulation, never touched."""
     body = spec.worldbody.add_body(name="mark", mocap=True, pos=LIGHT_OFF)
@@ -294,7 +306,7 @@ def _add_home(spec: mujoco.MjSpec, scene: Scene) -> None:
     """Keyframe `home`: arm above the desk, gripper open, blocks in a row."""
     qpos = [*HOME, GRIPPER_OPEN, GRIPPER_OPEN, *[0.0] * len(JOINTS)]
     for i, block in enumerate(scene.blocks):
-        qpos += [0.48, 0.12 * (i - (len(scene.blocks) - 1) / 2), block.half_size, 1, 0, 0, 0]
+        qpos += [0.48, 0.12 * (i - (len(scene.blocks) - 1) / 2), block.half_height, 1, 0, 0, 0]
     spec.add_key(name="home", qpos=qpos, ctrl=[*HOME, GRIPPER_OPEN])
 
 

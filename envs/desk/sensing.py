@@ -1,6 +1,7 @@
 """What an observation holds: numbers, images, or both, as `obs` says.
 
-`obs` is one or more of `state`, `rgb`, `depth`, `segmentation`, joined by "+"; `rgbd` is `rgb+depth`.
+`obs` is one or more of `state`, `rgb`, `depth`, `segmentation`, `language`, joined by "+"; `rgbd` is
+`rgb+depth`.
 
 * `state`: `observation` [D], everything about robot and objects, and `desired_goal` [G] (see
   `envs.desk.observations`).
@@ -9,6 +10,8 @@
 * `rgb`: `rgb_<camera>` [H, W, 3] uint8 for every camera.
 * `depth`: `depth_<camera>` [H, W] float32, metres along the optical axis, `MAX_DEPTH` at most.
 * `segmentation`: `segmentation_<camera>` [H, W] int32, a geom's number in the model, -1 for none.
+* `language`: `instruction`, a string (`spaces.Text`), in vector environments an array `[N]` of them. It has to
+  be asked for because Stable-Baselines3 takes no text.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from numpy.typing import NDArray
 
 from envs.desk.batch_cameras import BatchCameras
 from envs.desk.cameras import Quality, check_size, find_camera
+from envs.desk.choices import at_least_one, check_choice
 from envs.desk.control import Hand
 from envs.desk.observations import (
     goal_layout,
@@ -33,12 +37,11 @@ from envs.desk.observations import (
 from envs.desk.scene import COARSE_GROUPS
 from envs.desk.simulation import Simulation
 from envs.desk.state import State
-from envs.desk.tasks import at_least_one, check_choice
 
 Observation = dict[str, NDArray]
 Ints = NDArray[np.int64]
 
-KINDS = ("state", "rgb", "depth", "segmentation")
+KINDS = ("state", "rgb", "depth", "segmentation", "language")
 MAX_DEPTH = 10.0  # metres; also where a camera sees nothing
 
 
@@ -74,14 +77,16 @@ class Sensors:
         cameras: Sequence[str],
         image_size: int | Sequence[int],
         shadows: bool,
+        text: spaces.Text,
         num_threads: int,
     ) -> None:
         self._sim = sim
         kinds = kinds_of(obs)
+        self._text = text if "language" in kinds else None  # the space of instructions
         self.layout = observation_layout(sim.scene)
         self.goal_layout = goal_layout(sim.tasks, sim.scene)
         self._numbers = self._seen_numbers(full="state" in kinds)
-        self._images = [kind for kind in kinds if kind != "state"]
+        self._images = [kind for kind in kinds if kind not in ("state", "language")]
         self._size = size_of(image_size)
         self._cameras: tuple[str, ...] = ()
         if self._images:
@@ -115,7 +120,7 @@ class Sensors:
             "segmentation": spaces.Box(-1, self._sim.model.ngeom - 1, self._size, np.int32),
         }
         boxes |= {f"{kind}_{camera}": of_kind[kind] for kind in self._images for camera in self._cameras}
-        return spaces.Dict(boxes)
+        return spaces.Dict(boxes | ({"instruction": self._text} if self._text else {}))
 
     def observe(self, hand: Hand, state: State, before: Observation | None, sims: Ints) -> Observation:
         """Observation of all simulations; images of all but `sims` are those of `before`."""
@@ -125,6 +130,8 @@ class Sensors:
             name: (goal if name == "desired_goal" else vector)[:, entries]
             for name, entries in self._numbers.items()
         }
+        if self._text:
+            obs["instruction"] = self._sim.instructions.copy()
         for camera in self._cameras:
             drawn = self._draw(camera, *self._size, sims)
             for kind in self._images:

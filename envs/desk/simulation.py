@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import mujoco
 import numpy as np
@@ -43,12 +43,14 @@ class Simulation:
         tasks: Sequence[Task],
         scene: Scene,
         colors: Sequence[str],
+        say: Callable[[int, int, np.random.Generator], str],
         num_threads: int,
         play: bool = False,
     ) -> None:
         self.model = shared_model(scene)
         self.scene = scene
         self.tasks = tuple(tasks)
+        self._say = say  # the instruction for a task and a target, both by number
         self._play = play
         self.batch = Batch(self.model, num_sims, num_threads)
         self._targets = np.array([scene.colors.index(color) for color in colors])
@@ -58,6 +60,7 @@ class Simulation:
         self.instructions = np.full(num_sims, "", dtype=object)
         k = len(scene.blocks)
         self._sizes = np.tile([2 * block.half_size for block in scene.blocks], (num_sims, 1))
+        self._heights = np.tile([2 * block.half_height for block in scene.blocks], (num_sims, 1))
         self._amounts = np.array([task.amount for task in self.tasks])
         self._start_pos, self._start_quat = np.zeros((num_sims, k, 3)), np.zeros((num_sims, k, 4))
         self._start_furniture = np.zeros((num_sims, len(JOINTS)))
@@ -167,7 +170,9 @@ class Simulation:
         site, joint = data.site("grasp"), data.joint(self.scene.blocks[block].name)
         fingers = slice(_NUM_JOINTS, _NUM_JOINTS + 2)
         joint.qpos[:3] = site.xpos
-        mujoco.mju_mat2Quat(joint.qpos[3:], site.xmat)
+        # The hand's z axis points down. A cube looks the same either way up, a cup must stand upright.
+        upright = (1.0, 1.0, 1.0) if self.scene.blocks[block].shape == "block" else (1.0, -1.0, -1.0)
+        mujoco.mju_mat2Quat(joint.qpos[3:], (site.xmat.reshape(3, 3) * upright).ravel())
         data.qpos[fingers] = self.scene.blocks[block].half_size
         data.ctrl[_NUM_JOINTS] = self.scene.blocks[block].half_size - _GENTLY
         self._ctrl[sim, _NUM_JOINTS] = 0.0
@@ -179,8 +184,8 @@ class Simulation:
         """Give a simulation a task (an index into `tasks`) that begins with things as they are now."""
         row = self.tasks[task]
         self.task[sim], self.target[sim] = task, target
-        texts = row.texts()
-        self.instructions[sim] = texts[rng.integers(len(texts))].format(color=self.scene.colors[target])
+        # From a generator of its own: which words are drawn, and how many, changes nothing else.
+        self.instructions[sim] = self._say(task, target, np.random.default_rng(rng.integers(2**32)))
         self.goal[sim], self._mark[sim] = 0.0, LIGHT_OFF
         if row.sample_goal:
             self.goal[sim] = row.sample_goal(rng, self._blocks[sim, :, :3], target, self.scene)
@@ -243,6 +248,7 @@ class Simulation:
             block_quat=self._blocks[:, :, 3:].copy(),
             block_speed=np.sqrt((velocity**2).sum(axis=2)),
             block_size=self._sizes,
+            block_height=self._heights,
             furniture=self._furniture.copy(),
             lights=self._lights(),
             target=self.target,

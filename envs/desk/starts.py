@@ -39,7 +39,7 @@ def draw_start(
     Raises ValueError if the scene's rectangle is too small for its blocks.
     """
     k = len(scene.blocks)
-    half = np.array([block.half_size for block in scene.blocks])
+    half = np.array([block.half_height for block in scene.blocks])
     pos = np.column_stack([draw_positions(rng, scene, room, target), half])
     yaw = rng.uniform(-scene.start_yaw, scene.start_yaw, k)
     furniture = _draw_furniture(rng, situation)

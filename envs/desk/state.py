@@ -28,7 +28,8 @@ class State:
     block_pos: Floats  # [N, K, 3]
     block_quat: Floats  # [N, K, 4] w first
     block_speed: Floats  # [N, K] metres per second
-    block_size: Floats  # [N, K] edge length
+    block_size: Floats  # [N, K] width
+    block_height: Floats  # [N, K]
     furniture: Floats  # [N, 4] positions of `furniture.JOINTS`
     lights: Bools  # [N, 2] which of `furniture.LIGHTS` are on
     target: NDArray[np.int64]  # [N] index of the block that the task is about
@@ -49,7 +50,7 @@ class State:
 
     def clearance(self) -> Floats:
         """Height of the target's underside above the desk, `[N]`, for a block that lies flat."""
-        return self.of_target(self.block_pos)[:, 2] - self.of_target(self.block_size) / 2
+        return self.of_target(self.block_pos)[:, 2] - self.of_target(self.block_height) / 2
 
     def reach(self) -> Floats:
         """Distance `[N]` from the grasp centre to the target's centre."""
@@ -99,13 +100,13 @@ def in_cabinet(pos: Floats) -> Bools:
     return x & y & (pos[..., 2] > place.CABINET_FLOOR) & (pos[..., 2] < place.CABINET_TOP)
 
 
-def on_desk(pos: Floats, size: Floats) -> Bools:
-    """Which blocks `[N, K, 3]` of edge `size` `[N, K]` rest on the desk's surface, `[N, K]`."""
-    return (np.abs(pos[..., 2] - size / 2) < _RESTING) & (pos[..., 1] > place.DESK_EDGE)
+def on_desk(pos: Floats, height: Floats) -> Bools:
+    """Which blocks `[N, K, 3]` of `height` `[N, K]` rest on the desk's surface, `[N, K]`."""
+    return (np.abs(pos[..., 2] - height / 2) < _RESTING) & (pos[..., 1] > place.DESK_EDGE)
 
 
 def stacked(pos: Floats, size: Floats) -> Bools:
-    """Which blocks `[N, K, 3]` stand on another one, `[N, K]`."""
+    """Which cubes `[N, K, 3]` stand on another one, `[N, K]`."""
     offset, reach = pos[:, :, None] - pos[:, None], (size[:, :, None] + size[:, None]) / 2
     beside = length(offset[..., :2]) < 0.6 * reach
     above: Bools = np.any((beside & (np.abs(offset[..., 2] - reach) < _RESTING)), axis=2)

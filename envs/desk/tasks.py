@@ -8,7 +8,6 @@ see all simulations of a family at once. Reward terms are unscaled numbers in [0
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -16,8 +15,10 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.desk import predicates, rules
-from envs.desk.scene import Room, Scene
+from envs.desk import instructions, predicates, rules
+from envs.desk.choices import at_least_one, check_choice
+from envs.desk.grammar import COLORS, HELDOUT_COLORS, HELDOUT_OBJECTS, SEEN_COLORS
+from envs.desk.scene import DESK, SCENES, Room, Scene
 from envs.desk.situations import DRAWER, GRIPPER, STACKED, TABLE, Conditions, Situation, holds
 from envs.desk.state import Bools, Floats, State, length
 
@@ -49,11 +50,9 @@ class Task:
     room: Room | None = None  # where on the desk the target starts
     relative: bool = False  # whether success depends on the start, which observations then show
     sample_goal: GoalSampler | None = None  # (generator, block positions [K, 3], target, scene) -> xy
-    instructions: tuple[str, ...] = ()  # `{color}` is the target's; empty for the words of the name
-
-    def texts(self) -> tuple[str, ...]:
-        """What a person may say to ask for it."""
-        return self.instructions or (self.name.replace("_", " "),)
+    asked: str = ""  # the grammar's task with these sentences, `{thing}` in it; empty for the task's own name
+    named: bool | None = False  # whether sentences name a target that is `ANY`; None: they may
+    cubes: bool = False  # only where every thing on the desk is a cube
 
 
 def _sample_place_goal(rng: np.random.Generator, blocks: Floats, target: int, scene: Scene) -> Floats:
@@ -74,24 +73,27 @@ def _sample_place_goal(rng: np.random.Generator, blocks: Floats, target: int, sc
 _GRASP = {"reach": 0.3, "grasp": 0.3}
 _BRING = {"reach": 0.2, "grasp": 0.2, "carry": 0.4, "release": 0.2}
 _SLIDE = {"reach": 0.4, "slide": 0.6}
-_COLORS = ("red", "blue", "pink")
 _PUSH_RIGHT = Room(low=(0.40, -0.15), high=(0.47, 0.13), lane=(1.0, 0.0))
 _PUSH_LEFT = Room(low=(0.49, -0.15), high=(0.58, 0.13), lane=(-1.0, 0.0))
 _PUSH_IN = Room(low=(0.41, -0.17), high=(0.52, -0.08), lane=(0.0, -1.0))
 
 
-def _block_tasks(color: str) -> Iterator[Task]:
-    """What can be done with a block of one colour. Rotated by > 60 degrees, pushed by > 10 cm."""
+def _object_tasks(color: str) -> Iterator[Task]:
+    """What can be done with one thing, named by its colour or, where it is no block, by what it is.
+
+    Rotated by > 60 degrees, pushed by > 10 cm.
+    """
+    thing = f"{color}_block" if color in COLORS else color
     table = {"target": TABLE}
     for side, sign in (("right", -1), ("left", 1)):
         yield Task(
-            name=f"rotate_{color}_block_{side}", color=color, amount=sign * np.radians(60), relative=True,
+            name=f"rotate_{thing}_{side}", color=color, amount=sign * np.radians(60), relative=True,
             success=predicates.rotated, terms=predicates.rotate_terms, scales=_GRASP | {"turn": 0.4},
             rule=rules.rotate, needs=table, effects=table,
         )  # fmt: skip
     for side, sign, room in (("right", 1, _PUSH_RIGHT), ("left", -1, _PUSH_LEFT)):
         yield Task(
-            name=f"push_{color}_block_{side}", color=color, amount=sign * 0.10, relative=True, room=room,
+            name=f"push_{thing}_{side}", color=color, amount=sign * 0.10, relative=True, room=room,
             success=predicates.pushed, terms=predicates.push_terms, scales={"reach": 0.4, "push": 0.6},
             rule=rules.push, needs=table, effects=table,
         )  # fmt: skip
@@ -102,7 +104,7 @@ def _block_tasks(color: str) -> Iterator[Task]:
         ("drawer", 0.05, {"target": DRAWER, "drawer": "open"}),
     ):
         yield Task(
-            name=f"lift_{color}_block_{where}", color=color, amount=height, relative=True,
+            name=f"lift_{thing}_{where}", color=color, amount=height, relative=True,
             success=predicates.raised, terms=predicates.raise_terms, scales=_GRASP | {"lift": 0.4},
             rule=rules.lift, needs=needs, effects={"target": GRIPPER},
         )  # fmt: skip
@@ -141,12 +143,12 @@ def _arranging_tasks() -> Iterator[Task]:
     yield Task(
         name="place_in_slider", success=predicates.placed_in_slider, terms=predicates.slider_place_terms,
         scales=_BRING, rule=rules.put_in_slider, needs={"target": GRIPPER}, effects={"target": "slider"},
-        relative=True,
+        relative=True, named=None,
     )  # fmt: skip
     yield Task(
         name="place_in_drawer", success=predicates.placed_in_drawer, terms=predicates.drawer_place_terms,
         scales=_BRING, rule=rules.put_in_drawer, needs={"target": GRIPPER, "drawer": "open"},
-        effects={"target": DRAWER}, relative=True,
+        effects={"target": DRAWER}, relative=True, named=None,
     )  # fmt: skip
     yield Task(
         name="push_into_drawer", success=predicates.pushed_into_drawer, terms=predicates.push_in_terms,
@@ -155,11 +157,11 @@ def _arranging_tasks() -> Iterator[Task]:
     )  # fmt: skip
     yield Task(
         name="stack_block", success=predicates.stacked_up, terms=predicates.stack_terms, scales=_BRING,
-        rule=rules.stack, needs=held, effects={"target": STACKED}, relative=True,
+        rule=rules.stack, needs=held, effects={"target": STACKED}, relative=True, cubes=True,
     )  # fmt: skip
     yield Task(
         name="unstack_block", success=predicates.unstacked, terms=predicates.unstack_terms,
-        scales=_GRASP | {"apart": 0.4}, rule=rules.unstack, relative=True,
+        scales=_GRASP | {"apart": 0.4}, rule=rules.unstack, relative=True, cubes=True,
         needs={"target": STACKED, "others": TABLE}, effects={"target": TABLE},
     )  # fmt: skip
 
@@ -170,36 +172,57 @@ def _basic_tasks() -> Iterator[Task]:
     yield Task(
         name="lift_block", success=predicates.lifted, terms=predicates.lift_terms,
         scales=_GRASP | {"lift": 0.4}, rule=rules.lift, needs=needs, effects={"target": GRIPPER},
-        instructions=(
-            "lift the {color} block",
-            "pick up the {color} block",
-            "grasp and lift the {color} block",
-        ),
+        asked="lift_{thing}_table", named=True,
     )  # fmt: skip
     yield Task(
         name="place_block", success=predicates.placed, terms=predicates.place_terms, scales=_BRING,
         rule=rules.put_on_mark, needs=needs, effects={"target": TABLE}, sample_goal=_sample_place_goal,
-        instructions=(
-            "put the {color} block on the mark",
-            "move the {color} block to the mark",
-            "pick up the {color} block and place it on the mark",
-        ),
+        named=True,
     )  # fmt: skip
 
 
-_CALVIN = (
-    *(task for color in _COLORS for task in _block_tasks(color)),
-    *_furniture_tasks(),
-    *_arranging_tasks(),
-)
+def _about(things: Sequence[str]) -> Iterator[Task]:
+    return (task for thing in things for task in _object_tasks(thing))
+
+
+_CALVIN = (*_about(SEEN_COLORS), *_furniture_tasks(), *_arranging_tasks())
 CALVIN_TASKS = tuple(task.name for task in _CALVIN)
-TASKS: dict[str, Task] = {task.name: task for task in (*_basic_tasks(), *_CALVIN)}
+TASKS: dict[str, Task] = {
+    task.name: task for task in (*_basic_tasks(), *_CALVIN, *_about(HELDOUT_COLORS), *_about(HELDOUT_OBJECTS))
+}
+# Names for several tasks at once: of CALVIN, and of each split of `envs.desk.instructions`.
+GROUPS = {"calvin": CALVIN_TASKS} | {split: instructions.tasks(split) for split in instructions.SPLITS}
 
 
-def find_tasks(task: str | Sequence[str]) -> tuple[Task, ...]:
-    """Look up one task or several by name; ValueError with the nearest names where there is none."""
-    names = (task,) if isinstance(task, str) else tuple(task)
-    return tuple(TASKS[check_choice("task", name, TASKS)] for name in at_least_one("task", names))
+def tasks_of(scene: Scene) -> tuple[str, ...]:
+    """Names of the tasks that a scene allows: what they are about is on the desk."""
+    return tuple(name for name, task in TASKS.items() if _allows(scene, task))
+
+
+def _allows(scene: Scene, task: Task) -> bool:
+    return (task.color in (ANY, NONE) or task.color in scene.colors) and (scene.cubes or not task.cubes)
+
+
+def find_tasks(task: str | Sequence[str], scene: Scene = DESK) -> tuple[Task, ...]:
+    """Look up one task or several by name, or those of a group that the scene allows.
+
+    Raises ValueError with the nearest names for an unknown one, and with the scenes that allow it for one
+    that this scene does not.
+    """
+    if isinstance(task, str) and task in GROUPS:
+        allowed = set(tasks_of(scene))
+        names = tuple(name for name in GROUPS[task] if name in allowed) or GROUPS[task][:1]
+    else:
+        names = (task,) if isinstance(task, str) else tuple(task)
+    found = tuple(TASKS[check_choice("task", name, TASKS)] for name in at_least_one("task", names))
+    for one in found:
+        if not _allows(scene, one):
+            others = [name for name, other in SCENES.items() if _allows(other, one)]
+            raise ValueError(
+                f"task={one.name!r}: cannot be done with {', '.join(scene.colors)}; it can in "
+                f"scene={' or '.join(map(repr, others))}"
+            )
+    return found
 
 
 def possible_tasks(
@@ -213,22 +236,6 @@ def possible_tasks(
             targets = [0 if task.color == NONE else colors.index(task.color)]
         possible += [(number, target) for target in targets if holds(situation, task.needs, target)]
     return possible
-
-
-def at_least_one(field: str, names: tuple[str, ...]) -> tuple[str, ...]:
-    """The names, or a ValueError where there is none or one stands twice."""
-    if not names or len(set(names)) < len(names):
-        raise ValueError(f"{field}={names}: expected at least one name, each once")
-    return names
-
-
-def check_choice(field: str, value: str, accepted: Sequence[str] | Mapping[str, object]) -> str:
-    """Return `value` if it is accepted, else raise a ValueError that names the nearest accepted ones."""
-    if value in accepted:
-        return value
-    near = difflib.get_close_matches(str(value), list(accepted), n=2, cutoff=0.4)
-    hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
-    raise ValueError(f"{field}={value!r}: expected one of {list(accepted)}{hint}")
 
 
 def evaluate(

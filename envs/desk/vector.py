@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,9 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike, NDArray
 
 from envs.desk.cameras import Quality, render
+from envs.desk.choices import check_choice
 from envs.desk.episodes import DeskOptions, Episodes, Observation, Outcome
 from envs.desk.scene import COARSE_GROUPS, FINE_GROUPS
-from envs.desk.tasks import check_choice
 
 RENDER_SIZE = (400, 304)  # width and height of `render()`, pixels
 RENDER_QUALITY = Quality(samples=2, groups=FINE_GROUPS, shadows=COARSE_GROUPS)
@@ -22,13 +23,13 @@ RENDER_QUALITY = Quality(samples=2, groups=FINE_GROUPS, shadows=COARSE_GROUPS)
 class DeskVectorEnv(VectorEnv):
     """`num_envs` desks stepped together; autoreset mode SAME_STEP.
 
-    `task` is one name or several (drawn per episode). `options` are the fields of `DeskOptions`. Observations
-    are `{"observation": [N, D], "desired_goal": [N, G]}` float32, or with `obs="rgb"` and the like images of
-    the cameras (see `envs.desk.sensing`); actions are `[N, 7]` in [-1, 1] (see
-    `envs.desk.control.joint_targets`). By default an episode terminates on success and is
-    truncated after 60 steps of 0.1 s. `infos` always hold `is_success`, `instruction`, `task`, `color` and
-    `reward_terms` (unscaled; those of the reward just returned), and `final_obs`, `final_info`, `error` where
-    an episode ended so.
+    `task` is one name, several (drawn per episode) or a group of `envs.desk.tasks.GROUPS`. `options` are the
+    fields of `DeskOptions`. Observations are `{"observation": [N, D], "desired_goal": [N, G]}` float32, or
+    with `obs="rgb+language"` and the like images of the cameras and the instruction (see
+    `envs.desk.sensing`); actions are `[N, 7]` in [-1, 1] (see `envs.desk.control.joint_targets`). By default an episode
+    terminates on success and is truncated after 60 steps of 0.1 s. `infos` always hold `is_success`,
+    `instruction`, `task`, `color` and `reward_terms` (unscaled; those of the reward just returned), and
+    `final_obs`, `final_info`, `error` where an episode ended so.
 
     Simulation i is seeded with `seed + i`, or with `seed[i]`. An episode is a function of its seed, its
     number since that seed, and its actions: thread count, `num_envs` and i change no bit of it.
@@ -130,7 +131,7 @@ class DeskVectorEnv(VectorEnv):
         """Last observation and infos of the episodes that ended, in the form of Gymnasium's SyncVectorEnv."""
         final_obs = np.full(self.num_envs, None, dtype=object)
         for i in np.flatnonzero(ended):
-            final_obs[i] = {key: value[i].copy() for key, value in outcome.obs.items()}
+            final_obs[i] = {key: copy(value[i]) for key, value in outcome.obs.items()}
         info = self._infos(outcome.success & ended)
         info = {key: ended.copy() if key.startswith("_") else value for key, value in info.items()}
         result = {

@@ -8,19 +8,22 @@ import pytest
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from envs.desk.experts import Expert
-from envs.desk.tasks import CALVIN_TASKS, TASKS, families
+from envs.desk.grammar import TASK_NAMES
+from envs.desk.scene import DESK, SCENES
+from envs.desk.tasks import CALVIN_TASKS, TASKS, families, tasks_of
 from envs.desk.vector import DeskVectorEnv
 
 Factory = Callable[..., VectorEnv]
 
 
-def desk(task: Any) -> Factory:
-    return lambda num_envs, **kwargs: DeskVectorEnv(num_envs, task, **kwargs)
+def desk(task: Any, **fixed: Any) -> Factory:
+    return lambda num_envs, **kwargs: DeskVectorEnv(num_envs, task, **fixed, **kwargs)
 
 
-# One task of each family, and all tasks mixed; what is promised of every single task is tested at the end.
-ALONE = [task.name for task, _ in families(tuple(TASKS.values()))]
-FACTORIES = {name: desk(name) for name in ALONE} | {"all tasks": desk(list(TASKS))}
+# One task of each family, and all tasks of each scene mixed; every single task is tested at the end.
+ALONE = [task.name for task, _ in families(tuple(TASKS[name] for name in tasks_of(DESK)))]
+FACTORIES = {name: desk(name) for name in ALONE}
+FACTORIES |= {f"all of {name}": desk(tasks_of(scene), scene=name) for name, scene in SCENES.items()}
 
 
 @pytest.fixture(params=FACTORIES.values(), ids=FACTORIES)
@@ -77,7 +80,7 @@ def test_observations_are_finite_and_none_is_constant(make: Factory):
     if len(tasks) > 1:
         env = make(256, terminate_on_success=False)
     seen = [step[0] for step in rollout(env, 70 if len(tasks) == 1 else 10, seed=2)]
-    expert, (obs, _) = Expert(tasks), env.reset()
+    expert, (obs, _) = Expert(tasks, scene=env.episodes.sim.scene), env.reset()
     for _ in range(20):
         obs, *_ = env.step(expert.act(obs))
         seen.append(obs)
@@ -118,11 +121,19 @@ def test_final_observations_come_with_the_end_and_only_then(make: Factory):
 @pytest.fixture(scope="module")
 def expert_episodes() -> dict[str, list[tuple[bool, int]]]:
     """Success and length of the expert's first episodes under a little noise, by task: some seeds of each."""
-    env, expert = DeskVectorEnv(256, list(TASKS), max_episode_steps=60), Expert(list(TASKS), noise=0.05)
+    episodes: dict[str, list[tuple[bool, int]]] = {name: [] for name in TASKS}
+    for scene, num_envs in (("calvin", 256), ("held_out_colors", 128), ("held_out_objects", 128)):
+        first_episodes(scene, num_envs, episodes)
+    return episodes
+
+
+def first_episodes(scene: str, num_envs: int, episodes: dict[str, list[tuple[bool, int]]]) -> None:
+    tasks = [name for name in tasks_of(SCENES[scene]) if scene == "calvin" or name not in tasks_of(DESK)]
+    env = DeskVectorEnv(num_envs, tasks, scene=scene, max_episode_steps=60)
+    expert = Expert(tasks, scene=scene, noise=0.05)
     obs, infos = env.reset(seed=0)
     assert not infos["is_success"].any()
     names, ended = infos["task"].copy(), np.zeros(env.num_envs, bool)
-    episodes: dict[str, list[tuple[bool, int]]] = {name: [] for name in TASKS}
     for step in range(60):
         obs, reward, terminated, truncated, infos = env.step(expert.act(obs))
         np.testing.assert_array_equal(reward == 1.0, terminated)
@@ -132,7 +143,6 @@ def expert_episodes() -> dict[str, list[tuple[bool, int]]]:
         ended |= terminated | truncated
         if ended.all():
             break
-    return episodes
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -145,4 +155,5 @@ def test_every_task_begins_unsolved_and_is_solved_by_its_expert(expert_episodes,
 
 def test_calvins_tasks_are_all_there():
     assert len(CALVIN_TASKS) == 34
-    assert set(CALVIN_TASKS) | {"lift_block", "place_block"} == set(TASKS)
+    assert set(CALVIN_TASKS) | {"lift_block", "place_block"} == set(tasks_of(DESK))
+    assert {"lift_block", *TASK_NAMES} == set(TASKS)  # every task can be asked for, and the other way round

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from envs.desk.experts import RULES, Expert
-from envs.desk.tasks import TASKS
+from envs.desk.scene import SCENES
+from envs.desk.tasks import TASKS, tasks_of
 from envs.desk.vector import DeskVectorEnv
 
 
@@ -36,9 +37,10 @@ def test_expert_succeeds_on_200_seeds(task: str):
     assert length[success].mean() < 45
 
 
-def test_one_expert_serves_mixed_tasks():
-    tasks = list(TASKS)
-    success, _ = first_episodes(Counting(40, tasks), Expert(tasks), seed=0)
+@pytest.mark.parametrize("scene", SCENES)
+def test_one_expert_serves_all_tasks_of_a_scene(scene: str):
+    tasks = tasks_of(SCENES[scene])
+    success, _ = first_episodes(Counting(40, tasks, scene=scene), Expert(tasks, scene=scene), seed=0)
     assert success.mean() >= 0.95
 
 

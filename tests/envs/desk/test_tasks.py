@@ -20,6 +20,7 @@ def state(**changes) -> State:
         block_quat=UPRIGHT,
         block_speed=np.zeros((1, 3)),
         block_size=np.full((1, 3), 0.05),
+        block_height=np.full((1, 3), 0.05),
         furniture=np.zeros((1, 4)),
         lights=np.zeros((1, 2), bool),
         target=np.array([0]),
