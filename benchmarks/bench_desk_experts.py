@@ -1,7 +1,7 @@
 """How well the desk's scripted experts do: success of every task over 100 seeds in each scene, and of chains.
 
-`python -m benchmarks.bench_desk_experts` writes `results/desk_experts.json`, from which docs/desk.md takes its
-table; names of tasks after it measure and print those alone.
+`python -m benchmarks.bench_desk_experts` writes `results/tables/desk_experts.json`, which docs/desk.md shows;
+names of tasks after it measure and print those alone.
 """
 
 from __future__ import annotations
