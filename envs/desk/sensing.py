@@ -10,8 +10,8 @@
 * `rgb`: `rgb_<camera>` [H, W, 3] uint8 for every camera.
 * `depth`: `depth_<camera>` [H, W] float32, metres along the optical axis, `MAX_DEPTH` at most.
 * `segmentation`: `segmentation_<camera>` [H, W] int32, a geom's number in the model, -1 for none.
-* `language`: `instruction`, a string (`spaces.Text`), in vector environments an array `[N]` of them. It has to
-  be asked for because Stable-Baselines3 takes no text.
+* `language`: `instruction`, a string (`spaces.Text`), in vector environments an array `[N]` of them. It has
+  to be asked for because Stable-Baselines3 takes no text.
 """
 
 from __future__ import annotations

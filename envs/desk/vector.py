@@ -26,10 +26,10 @@ class DeskVectorEnv(VectorEnv):
     `task` is one name, several (drawn per episode) or a group of `envs.desk.tasks.GROUPS`. `options` are the
     fields of `DeskOptions`. Observations are `{"observation": [N, D], "desired_goal": [N, G]}` float32, or
     with `obs="rgb+language"` and the like images of the cameras and the instruction (see
-    `envs.desk.sensing`); actions are `[N, 7]` in [-1, 1] (see `envs.desk.control.joint_targets`). By default an episode
-    terminates on success and is truncated after 60 steps of 0.1 s. `infos` always hold `is_success`,
-    `instruction`, `task`, `color` and `reward_terms` (unscaled; those of the reward just returned), and
-    `final_obs`, `final_info`, `error` where an episode ended so.
+    `envs.desk.sensing`); actions are `[N, 7]` in [-1, 1] (see `envs.desk.control.joint_targets`). By
+    default an episode terminates on success and is truncated after 60 steps of 0.1 s. `infos` always hold
+    `is_success`, `instruction`, `task`, `color` and `reward_terms` (unscaled; those of the reward just
+    returned), and `final_obs`, `final_info`, `error` where an episode ended so.
 
     Simulation i is seeded with `seed + i`, or with `seed[i]`. An episode is a function of its seed, its
     number since that seed, and its actions: thread count, `num_envs` and i change no bit of it.
