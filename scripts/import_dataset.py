@@ -3,6 +3,7 @@
 python scripts/import_dataset.py format=door path=demos.npz data.id=door/human-v0
 python scripts/import_dataset.py format=robomimic path=low_dim.hdf5 data.id=robomimic/lift-v0 filter_key=train
 python scripts/import_dataset.py format=d4rl path=hopper.hdf5 data.id=hopper/medium-v2 env_id=Hopper-v5
+python scripts/import_dataset.py format=lerobot path=lerobot/lift data.id=lerobot/lift-v0
 python scripts/import_dataset.py format=sb3_replay path=b.pkl trust=true data.id=h/replay-v0 env_id=Hopper-v5
 """
 
@@ -13,6 +14,7 @@ from omegaconf import MISSING
 
 from embodied_rl.data.import_d4rl import import_d4rl
 from embodied_rl.data.import_door import import_door_demonstrations
+from embodied_rl.data.import_lerobot import import_dataset
 from embodied_rl.data.import_robomimic import import_robomimic
 from embodied_rl.data.import_sb3 import import_replay_buffer
 from embodied_rl.data.recorder import Target
@@ -25,7 +27,7 @@ from rl_core.progress import console
 class Config:
     """A file, its format, and where the dataset goes."""
 
-    format: str = MISSING  # door | robomimic | d4rl | sb3_replay
+    format: str = MISSING  # door | robomimic | d4rl | lerobot | sb3_replay
     path: str = MISSING
     env_id: str = ""  # d4rl, sb3_replay: the Gymnasium environment it was recorded in
     max_episode_steps: int = 0  # d4rl, sb3_replay: the time limit of files that hold no timeouts
@@ -36,12 +38,13 @@ class Config:
 
 def convert(cfg: Config) -> int:
     """Hand each format what it needs; return the number of episodes."""
-    choice("format", cfg.format, ["door", "robomimic", "d4rl", "sb3_replay"])
-    require(Path(cfg.path).is_file(), "path", cfg.path, "an existing file")
+    choice("format", cfg.format, ["door", "robomimic", "d4rl", "lerobot", "sb3_replay"])
+    require(Path(cfg.path).exists(), "path", cfg.path, "an existing file, for lerobot a folder")
     to, again = (cfg.path, cfg.data.id, cfg.data.root or None), cfg.data.overwrite
     limit = cfg.max_episode_steps or None
-    if cfg.format == "door":
-        return import_door_demonstrations(*to, overwrite=again)
+    simple = {"door": import_door_demonstrations, "lerobot": import_dataset}
+    if cfg.format in simple:
+        return simple[cfg.format](*to, overwrite=again)
     if cfg.format == "robomimic":
         return import_robomimic(*to, filter_key=cfg.filter_key, overwrite=again)
     if cfg.format == "d4rl":

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from minari.serialization import deserialize_space
 
 from embodied_rl.data import lerobot_format as form
+from embodied_rl.data.lerobot_video import read_frames
 from embodied_rl.data.recorder import Info, Recorder
 
 
@@ -21,11 +22,11 @@ def read(folder: Path | str) -> Iterator[dict[str, Any]]:
     """Yield the episodes of a folder as the arguments of `Recorder.add_episode`.
 
     A dataset that was not written here has no observation after the last action: that action is left out, and
-    the episode counts as truncated. Raises ValueError for a folder that is no LeRobotDataset v3.0, and for
-    videos.
+    the episode counts as truncated. Raises ValueError for a folder that is no LeRobotDataset v3.0.
     """
     base = Path(folder)
     info, fields = load_info(base), _fields(base)
+    texts = _written(base).get("texts", [])
     episodes = pq.read_table(sorted((base / "meta/episodes").glob("*/*.parquet")))
     episodes = episodes.sort_by("episode_index")
     path, table = None, None
@@ -39,7 +40,26 @@ def read(folder: Path | str) -> Iterator[dict[str, Any]]:
         frames = table.slice(first, row["length"][0].as_py())
         complete = all(form.FINAL + key in row for key in fields.values())
         if complete or len(frames) > 1:  # one frame without a successor is no step
-            yield _episode(frames, row, info["features"], fields, complete=complete)
+            videos = _videos(base, info, row, len(frames))
+            episode = _episode(frames, row, info["features"], fields, videos, complete=complete)
+            for text in texts:
+                said = np.full(len(episode["rewards"]) + 1, row["tasks"][0].as_py()[0], object)
+                _put(episode["observations"], text, said)
+            yield episode
+
+
+def _videos(
+    base: Path, info: dict[str, Any], row: dict[str, pa.ChunkedArray], steps: int
+) -> dict[str, np.ndarray]:
+    """The frames of an episode from its videos, `{key: [T, H, W, 3]}`."""
+    found = {}
+    for key, feature in info["features"].items():
+        if feature["dtype"] == "video":
+            where = {name: row[f"videos/{key}/{name}"][0].as_py() for name in ("chunk_index", "file_index")}
+            path = base / info["video_path"].format(video_key=key, **where)
+            start = row[f"videos/{key}/from_timestamp"][0].as_py()
+            found[key] = read_frames(path, round(start * info["fps"]), steps, fps=info["fps"])
+    return found
 
 
 def _episode(
@@ -47,16 +67,17 @@ def _episode(
     row: dict[str, pa.ChunkedArray],
     features: dict[str, form.Feature],
     fields: dict[str, str],
+    videos: dict[str, np.ndarray],
     *,
     complete: bool,
 ) -> dict[str, Any]:
-    values = {key: form.from_column(table.column(key), features[key]) for key in table.column_names}
+    values = {key: form.from_column(table.column(key), features[key]) for key in table.column_names} | videos
     steps = len(table) if complete else len(table) - 1
     observations: dict[str, Any] = {}
     for path, key in fields.items():
         frames = values[key].reshape(len(table), *features[key]["shape"])
         if complete:
-            final = form.from_column(row[form.FINAL + key], features[key])
+            final = form.from_column(row[form.FINAL + key], form.still(features[key]))
             frames = np.concatenate([frames, final.reshape(1, *features[key]["shape"])])
         _put(observations, path, frames)
     no = np.zeros(len(table), np.bool_)
@@ -93,7 +114,7 @@ def import_dataset(
 
 
 def load_info(folder: Path | str) -> dict[str, Any]:
-    """Read `meta/info.json`; ValueError where it is missing, of another version, or lists videos."""
+    """Read `meta/info.json`; ValueError where it is missing or of another version."""
     path = Path(folder) / "meta/info.json"
     try:
         info: dict[str, Any] = json.loads(path.read_text())
@@ -101,17 +122,25 @@ def load_info(folder: Path | str) -> dict[str, Any]:
         raise ValueError(f"{folder}: is no LeRobot dataset ({error})") from error
     if not str(info.get("codebase_version")).startswith("v3."):
         raise ValueError(f"{path}: codebase_version={info.get('codebase_version')!r}: only v3.0 is read")
-    videos = [key for key, feature in info["features"].items() if feature["dtype"] == "video"]
-    if videos:
-        raise ValueError(f"{folder}: {', '.join(videos)} are videos; only images are read")
+    for feature in info["features"].values():
+        # Frames come out with their channels last, also where a dataset describes them the other way round.
+        if feature["dtype"] in ("image", "video") and (feature.get("names") or [""])[0].startswith("channel"):
+            feature["shape"] = [*feature["shape"][1:], feature["shape"][0]]
     return info
+
+
+def _written(base: Path) -> dict[str, Any]:
+    """What `lerobot.Writer` noted about the Minari side; empty for the datasets of others."""
+    path = base / "meta/minari.json"
+    known: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return known
 
 
 def _fields(base: Path) -> dict[str, str]:
     """Observation fields of the Minari side, `{"a/b": LeRobot's key}`."""
-    path = base / "meta/minari.json"
-    if path.exists():
-        fields: dict[str, str] = json.loads(path.read_text())["fields"]
+    known = _written(base)
+    if known:
+        fields: dict[str, str] = known["fields"]
         return fields
     keys = [key for key in load_info(base)["features"] if key.startswith("observation")]
     names = {"observation.state": "observation"}
@@ -119,9 +148,8 @@ def _fields(base: Path) -> dict[str, str]:
 
 
 def _minari_info(base: Path) -> Info:
-    path = base / "meta/minari.json"
-    if path.exists():
-        known = json.loads(path.read_text())
+    known = _written(base)
+    if known:
         return Info(
             observation_space=deserialize_space(known["observation_space"]),
             action_space=deserialize_space(known["action_space"]),

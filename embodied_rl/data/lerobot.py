@@ -4,7 +4,7 @@
 `import_lerobot.read` gives back the same episodes. A LeRobot frame has no successor: what Minari knows beyond
 the frames (the observation after the last action, seed, success, parameters) stands in further columns of
 `meta/episodes` and in `meta/minari.json`, which LeRobot ignores. Images are stored as PNG in the data files,
-without loss; videos are not written.
+without loss, or with `video=True` as H.264 in mp4 files, a tenth of the size and not quite the same pixels.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from minari.dataset.minari_storage import MinariStorage
 from minari.serialization import serialize_space
 
 from embodied_rl.data import lerobot_format as form
+from embodied_rl.data import lerobot_video
+from embodied_rl.data.lerobot_video import VideoFiles
 from embodied_rl.data.minari_io import datasets_root, find
 from embodied_rl.data.recorder import Info
 
@@ -40,11 +42,19 @@ class Writer:
     """Appends whole episodes to a new folder; takes the same episodes as `Recorder`.
 
     `fps` is the control frequency. The folder appears when the block ends without an exception. Raises
-    ValueError for an existing folder unless `overwrite`, and for observations that are no Box.
+    ValueError for an existing folder unless `overwrite`, for observations that are neither Box nor text, and
+    with `video` for images of odd size.
     """
 
     def __init__(
-        self, folder: Path | str, info: Info, *, fps: int, robot_type: str = "", overwrite: bool = False
+        self,
+        folder: Path | str,
+        info: Info,
+        *,
+        fps: int,
+        robot_type: str = "",
+        video: bool = False,
+        overwrite: bool = False,
     ) -> None:
         self._folder = Path(folder)
         if fps < 1:
@@ -54,11 +64,18 @@ class Writer:
         if not isinstance(info.action_space, gym.spaces.Box):
             raise ValueError(f"action_space={info.action_space}: only a Box can be written")
         self._info, self._fps, self._robot_type = info, fps, robot_type
-        self._observations = form.observation_features(info.observation_space)
+        self._observations = form.observation_features(info.observation_space, video_fps=fps if video else 0)
+        spaces = form.leaves(info.observation_space)
+        self._texts = [path for path, space in spaces if isinstance(space, gym.spaces.Text)]
         self._features = dict(self._observations.values())
         self._features |= {"action": form.vector_feature(info.action_space), **form.OUTCOMES}
         self._folder.parent.mkdir(parents=True, exist_ok=True)
         self._temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=self._folder.parent))
+        self._videos = {
+            key: VideoFiles(self._temporary, key, fps=fps)
+            for key, feature in self._features.items()
+            if feature["dtype"] == "video"
+        }
         self._tasks: dict[str, int] = {}
         self._episodes: list[dict[str, Any]] = []
         self._rows: dict[str, list[np.ndarray]] = {}  # of numbers, for the exact statistics of all
@@ -75,6 +92,8 @@ class Writer:
     ) -> None:
         if self._file:
             self._file.close()
+        for videos in self._videos.values():
+            videos.close()
         if kind is None:
             self._finish()
         else:
@@ -93,8 +112,8 @@ class Writer:
     ) -> None:
         """Append an episode of T steps; shapes are those of `Recorder.add_episode`.
 
-        The task is `metadata["instruction"]`, else `metadata["task"]`; success per step is
-        `infos["success"]` `[T + 1]`, else `metadata["success"]` at the last step.
+        The task is `metadata["instruction"]`, else `metadata["task"]`, and what text observations must say;
+        success per step is `infos["success"]` `[T + 1]`, else `metadata["success"]` at the last step.
         """
         steps, metadata = len(rewards), dict(metadata or {})
         success = np.zeros(steps, np.bool_)
@@ -112,6 +131,11 @@ class Writer:
             values[key], final[form.FINAL + key] = field[:-1], field[-1:]
         for key, value in values.items():
             form.check_rows(key, value, steps)
+        said = {str(text) for path in self._texts for text in _get(observations, path)}
+        if said - {_task(metadata)}:
+            raise ValueError(
+                f"{self._texts} say {said}: in LeRobot's format only the task {_task(metadata)!r} can"
+            )
         row = {form.START_SUCCESS: bool(infos["success"][0])} if infos and "success" in infos else {}
         self._write(values, final, metadata, row)
 
@@ -123,10 +147,7 @@ class Writer:
         row: dict[str, Any],
     ) -> None:
         steps = len(values["action"])
-        number, text = (
-            len(self._episodes),
-            str(metadata.get("instruction") or metadata.get("task") or _NO_TASK),
-        )
+        number, text = len(self._episodes), _task(metadata)
         task = self._tasks.setdefault(text, len(self._tasks))
         values |= {
             "timestamp": np.arange(steps) / self._fps,
@@ -136,8 +157,14 @@ class Writer:
             "task_index": np.full(steps, task),
         }
         features = self._features | form.DEFAULT_FEATURES
-        columns = {key: form.to_column(np.asarray(values[key]), feature) for key, feature in features.items()}
+        columns = {
+            key: form.to_column(np.asarray(values[key]), feature)
+            for key, feature in features.items()
+            if feature["dtype"] != "video"
+        }
         self._append(pa.table(columns))
+        for key, videos in self._videos.items():
+            row |= videos.add(values[key])
         row |= {
             "episode_index": number,
             "tasks": [text],
@@ -152,10 +179,8 @@ class Writer:
         }
         for key, stats in self._episode_statistics(values, features):
             row |= {f"stats/{key}/{name}": value for name, value in form.as_lists(stats).items()}
-        row |= {
-            key: form.to_column(value, features[key.removeprefix(form.FINAL)])[0]
-            for key, value in final.items()
-        }
+        for key, value in final.items():
+            row[key] = form.to_column(value, form.still(features[key.removeprefix(form.FINAL)]))[0]
         self._episodes.append(row)
         self.num_steps += steps
 
@@ -178,7 +203,7 @@ class Writer:
     ) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
         """Statistics of an episode, remembering what those of the dataset need."""
         for key, feature in features.items():
-            if feature["dtype"] == "image":
+            if feature["dtype"] in ("image", "video"):
                 counts = form.histogram(values[key])
                 self._counts[key] = self._counts.get(key, 0) + counts
                 yield key, form.image_statistics(counts, len(values[key]))
@@ -216,11 +241,11 @@ class Writer:
             "total_tasks": len(self._tasks),
             "chunks_size": CHUNK,
             "data_files_size_in_mb": MAX_FILE_MB,
-            "video_files_size_in_mb": 200,
+            "video_files_size_in_mb": lerobot_video.MAX_FILE_MB,
             "fps": self._fps,
             "splits": {"train": f"0:{len(self._episodes)}"},
             "data_path": DATA_PATH,
-            "video_path": None,
+            "video_path": lerobot_video.PATH if self._videos else None,
             "features": self._features | form.DEFAULT_FEATURES,
         }
 
@@ -233,6 +258,7 @@ class Writer:
             "algorithm_name": info.algorithm_name,
             "description": info.description,
             "fields": {path: key for path, (key, _) in self._observations.items()},
+            "texts": self._texts,
         }
 
 
@@ -243,6 +269,7 @@ def export(
     root: Path | str | None = None,
     fps: int = 10,
     robot_type: str = "",
+    video: bool = False,
     overwrite: bool = False,
 ) -> int:
     """Write a local Minari dataset in LeRobot's format; return the number of episodes.
@@ -258,7 +285,7 @@ def export(
         description=storage.metadata.get("description", ""),
     )
     indices = range(storage.total_episodes)
-    with Writer(folder, info, fps=fps, robot_type=robot_type, overwrite=overwrite) as out:
+    with Writer(folder, info, fps=fps, robot_type=robot_type, video=video, overwrite=overwrite) as out:
         for episode, about in zip(
             storage.get_episodes(indices), storage.get_episode_metadata(indices), strict=True
         ):
@@ -267,6 +294,10 @@ def export(
             arrays = {name: episode[name] for name in names}
             out.add_episode(**arrays, infos=episode.get("infos"), metadata=own)
     return storage.total_episodes
+
+
+def _task(metadata: Mapping[str, Any]) -> str:
+    return str(metadata.get("instruction") or metadata.get("task") or _NO_TASK)
 
 
 def _get(tree: Any, path: str) -> Any:

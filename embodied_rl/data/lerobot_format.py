@@ -16,6 +16,8 @@ import pyarrow as pa
 from gymnasium.envs.registration import EnvSpec
 from PIL import Image
 
+from embodied_rl.data.lerobot_video import describe
+
 Feature = dict[str, Any]  # {"dtype": ..., "shape": [...], "names": ...}
 FINAL = "final/"  # our prefix in `meta/episodes` for the observation after the last action
 START_SUCCESS = "success_at_start"  # and for success before the first action
@@ -34,35 +36,52 @@ OUTCOMES: dict[str, Feature] = {
     "next.truncated": {"dtype": "bool", "shape": [1], "names": None},
     "next.success": {"dtype": "bool", "shape": [1], "names": None},
 }
+STATE = "observation.state"
+_STATES = ("observation", "proprioception", "agent_pos")  # fields that become it
+_IMAGE_AXES = ("height", "width", "channels")
 _IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
-def observation_features(space: gym.Space[Any]) -> dict[str, tuple[str, Feature]]:
+def observation_features(space: gym.Space[Any], *, video_fps: int = 0) -> dict[str, tuple[str, Feature]]:
     """LeRobot's key and feature of every observation field, `{"a/b": (key, feature)}`.
 
-    The field `observation` (which is what a plain Box is called) becomes `observation.state`, RGB images
-    become `observation.images.<field>`, others `observation.<field>`. Raises ValueError for a field that is
-    no Box.
+    The fields `observation` (which is what a plain Box is called), `proprioception` and `agent_pos` become
+    `observation.state`, RGB images `observation.images.<camera>`, others `observation.<field>`. Images are
+    videos where `video_fps` is given. Text is left out: it is LeRobot's `task`. Raises ValueError for a field
+    of another kind, and for two states.
     """
-    found = {}
-    for path, box in _leaves(space, ""):
+    found: dict[str, tuple[str, Feature]] = {}
+    for path, box in leaves(space):
+        if isinstance(box, gym.spaces.Text):
+            continue
         name = path.replace("/", ".")
         if box.dtype == np.uint8 and box.shape[2:] == (3,):
-            feature = {"dtype": "image", "shape": list(box.shape), "names": ["height", "width", "channels"]}
-            found[path] = (f"observation.images.{name}", feature)
+            feature: Feature = {"dtype": "image", "shape": list(box.shape), "names": list(_IMAGE_AXES)}
+            if video_fps:
+                feature |= {"dtype": "video", "info": describe(*box.shape[:2], video_fps)}
+            camera = name.removeprefix("rgb_").removeprefix("pixels.")
+            found[path] = (f"observation.images.{camera}", feature)
         else:
-            key = "observation.state" if path == "observation" else f"observation.{name}"
+            key = STATE if path in _STATES else f"observation.{name}"
             found[path] = (key, vector_feature(box))
+    keys = [key for key, _ in found.values()]
+    if len(set(keys)) < len(keys):
+        raise ValueError(
+            f"observation fields {list(found)} would become {keys}: each needs a name of its own"
+        )
     return found
 
 
-def _leaves(space: gym.Space[Any], path: str) -> list[tuple[str, gym.spaces.Box]]:
-    if isinstance(space, gym.spaces.Box):
+def leaves(space: gym.Space[Any], path: str = "") -> list[tuple[str, gym.spaces.Box | gym.spaces.Text]]:
+    """Every field of an observation space with its path "a/b"; ValueError for what is no Box or text."""
+    if isinstance(space, (gym.spaces.Box, gym.spaces.Text)):
         return [(path or "observation", space)]
     if isinstance(space, gym.spaces.Dict):
-        parts = [_leaves(inner, f"{path}/{key}".lstrip("/")) for key, inner in space.spaces.items()]
+        parts = [leaves(inner, f"{path}/{key}".lstrip("/")) for key, inner in space.spaces.items()]
         return [leaf for part in parts for leaf in part]
-    raise ValueError(f"observation {path or 'space'}={space}: only Box and Dict of Box can be written")
+    raise ValueError(
+        f"observation {path or 'space'}={space}: only Box, text and Dict of these can be written"
+    )
 
 
 def vector_feature(box: gym.spaces.Box) -> Feature:
@@ -109,6 +128,11 @@ def from_column(column: pa.ChunkedArray | pa.Array, feature: Feature) -> np.ndar
         return np.array(column.to_pylist(), feature["dtype"])
     chunk = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     return np.array(chunk.flatten(), feature["dtype"]).reshape(len(chunk), *feature["shape"])
+
+
+def still(feature: Feature) -> Feature:
+    """The feature of one image of a video."""
+    return feature | {"dtype": "image"} if feature["dtype"] == "video" else feature
 
 
 def _png(frame: np.ndarray) -> bytes:
@@ -169,7 +193,7 @@ def check_rows(name: str, value: np.ndarray, rows: int) -> None:
 
 def space_of(feature: Feature) -> gym.spaces.Box:
     """The space of a feature, unbounded but for images."""
-    if feature["dtype"] == "image":
+    if feature["dtype"] in ("image", "video"):
         return gym.spaces.Box(0, 255, tuple(feature["shape"]), np.uint8)
     return gym.spaces.Box(-np.inf, np.inf, tuple(feature["shape"]), np.dtype(feature["dtype"]).type)
 

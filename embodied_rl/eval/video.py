@@ -31,15 +31,21 @@ class VideoConfig:
 
 
 class Mp4Writer:
-    """Encodes `[H, W, 3]` uint8 frames to H.264 in yuv420p; the index comes first: it plays at once."""
+    """Encodes `[H, W, 3]` uint8 frames to H.264 in yuv420p; the index comes first: it plays at once.
 
-    def __init__(self, path: Path, *, fps: float) -> None:
+    `crf` is the loss (0 none, 51 most); with `gop` every so many frames one is decodable by itself.
+    """
+
+    def __init__(self, path: Path, *, fps: float, crf: int = 23, gop: int = 0) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
         self._container = av.open(str(path), "w", options={"movflags": "+faststart"})
         self._stream = self._container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
         self._stream.pix_fmt = "yuv420p"
-        self._stream.options = {"crf": "23", "preset": "veryfast"}
+        self._stream.options = {"crf": str(crf), "preset": "veryfast"}
+        if gop:
+            # B-frames are shown out of order and would shift the time of the first frame.
+            self._stream.options |= {"g": str(gop), "bf": "0"}
         self._stream.thread_count = 1  # frame threads would keep a dozen frames in memory for nothing
         self._shape: tuple[int, ...] | None = None
 

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
+from embodied_rl.data.minari_io import load
 from rl_core import config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -189,6 +190,15 @@ def test_import_dataset_reads_every_format_and_it_trains(
     assert (tmp_path / "run" / "eval.json").exists() == (env is not None)
 
 
+def test_export_dataset_and_back(datasets: Path, tmp_path: Path):
+    there, root = f"path={tmp_path / 'lerobot'}", f"data.root={tmp_path}"
+    call_script("export_dataset", f"data.id={DATASET}", f"data.root={datasets}", there)
+    call_script("import_dataset", "format=lerobot", there, "data.id=again/tiny-v0", root)
+    first, second = load(DATASET, datasets), load("again/tiny-v0", tmp_path)
+    np.testing.assert_array_equal(first.actions, second.actions)
+    np.testing.assert_array_equal(first.observations["observation"], second.observations["observation"])
+
+
 @pytest.mark.slow
 def test_evaluate_runs_the_expert(tmp_path: Path):
     result = run_script(
@@ -251,6 +261,7 @@ def literal(value: Any) -> str:
         ("collect_demos", ["data.id=x/y-v0"]),
         ("evaluate", ["policy=expert"]),
         ("import_dataset", ["format=d4rl", "path=x", "data.id=x/y-v0"]),
+        ("export_dataset", ["format=lerobot", "path=x", "data.id=x/y-v0"]),
     ],
 )
 def test_every_key_round_trips(script: str, arguments: list[str]):
@@ -294,6 +305,8 @@ def test_every_recipe_composes_with_a_script(path: Path):
         ("collect_demos", ["data.id=x/yy-v0", "env.id=Hoper-v5", "policy=m.zip"], "m.zip"),
         ("evaluate", ["policy=expert", "env.task=lift_blok"], "lift_block"),
         ("import_dataset", ["format=dorr", "path=x", "data.id=x/yy-v0"], "did you mean 'door'"),
+        ("export_dataset", ["format=lerobt", "path=x", "data.id=x/yy-v0"], "did you mean 'lerobot'"),
+        ("export_dataset", ["path=x", "data.id=desk/nowhere-v0"], "desk/nowhere-v0"),
         (
             "import_dataset",
             ["format=door", "path=nowhere.npz", "data.id=x/yy-v0"],

@@ -1,5 +1,6 @@
 import json
 
+import av
 import datasets
 import gymnasium as gym
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from embodied_rl.data import collect, import_lerobot, lerobot
 from embodied_rl.data.lerobot_format import QUANTILES, image_statistics, statistics
+from embodied_rl.data.lerobot_video import read_frames
 from embodied_rl.data.minari_io import episode_metadata, load
 from embodied_rl.data.recorder import Info, Recorder
 from envs.desk.experts import Expert
@@ -201,6 +203,88 @@ def test_desk_recordings_keep_instruction_success_and_parameters(tmp_path):
     same(dict(data.episode(1)["observations"]), episodes[1]["observations"])
 
 
+@pytest.fixture(scope="module")
+def filmed(tmp_path_factory):
+    """A recording of the desk with images and instructions, as Minari and as a LeRobotDataset with videos."""
+    root = tmp_path_factory.mktemp("filmed")
+    env = make_vec(
+        "embodied/Desk-v0", 2, task="calvin", obs="state+rgb+language", image_size=32, max_episode_steps=5
+    )
+    with Recorder("desk/film-v0", collect.info_of(env, jpeg_encoding=False), root) as out:
+        collect.record(Expert("calvin"), env, out, episodes=4, seed=0)
+    lerobot.export("desk/film-v0", root / "video", root=root, video=True)
+    lerobot.export("desk/film-v0", root / "images", root=root)
+    return root
+
+
+def test_videos_are_read_back_up_to_their_coding_and_everything_else_identically(filmed):
+    still, moving = list(import_lerobot.read(filmed / "images")), list(import_lerobot.read(filmed / "video"))
+    assert len(still) == len(moving) == 4
+    for a, b in zip(still, moving, strict=True):
+        for camera in ("rgb_static", "rgb_wrist"):
+            first, second = a["observations"].pop(camera), b["observations"].pop(camera)
+            error = np.abs(first.astype(float) - second).mean(axis=(1, 2, 3))
+            assert 0 < error[:-1].max() < 8  # 4:2:0 halves the resolution of colour, and 32 pixels are few
+            assert error[-1] == 0  # the observation after the last action is no frame
+            shuffled = np.abs(first[:-1].astype(float) - second[:-1][::-1]).mean()
+            assert error[:-1].mean() < shuffled
+        assert a["observations"]["instruction"].tolist() == [a["metadata"]["instruction"]] * 6
+        same(a["observations"].pop("instruction") == b["observations"].pop("instruction"), np.ones(6, bool))
+        same(a, b | {"metadata": a["metadata"]})
+        assert a["metadata"] == b["metadata"]
+
+
+def test_videos_stand_where_lerobot_looks_for_them(filmed):
+    info = json.loads((filmed / "video/meta/info.json").read_text())
+    feature = info["features"]["observation.images.static"]
+    assert (feature["dtype"], feature["shape"]) == ("video", [32, 32, 3])
+    assert feature["info"]["video.fps"] == info["fps"] == 10
+    table = pq.read_table(filmed / "video" / lerobot.EPISODES_PATH).to_pylist()
+    assert "observation.images.static" not in pq.read_schema(next((filmed / "video/data").glob("*/*")))
+    for row in table:
+        key = "videos/observation.images.static"
+        where = {name: row[f"{key}/{name}"] for name in ("chunk_index", "file_index")}
+        path = filmed / "video" / info["video_path"].format(video_key="observation.images.static", **where)
+        with av.open(str(path)) as film:
+            assert film.streams.video[0].codec_context.name == "h264"
+            assert film.streams.video[0].frames == info["total_frames"]
+        seconds = row[f"{key}/to_timestamp"] - row[f"{key}/from_timestamp"]
+        assert seconds == pytest.approx(row["length"] / 10)
+    assert not any(path.suffix == ".mp4" for path in (filmed / "images").rglob("*"))
+
+
+def test_image_recordings_with_text_come_back_as_the_same_minari_dataset(filmed):
+    import_lerobot.import_dataset(filmed / "images", "desk/again-v0", root=filmed)
+    first, second = load("desk/film-v0", filmed), load("desk/again-v0", filmed)
+    assert first.observation_space == second.observation_space
+    same(dict(first.observations), dict(second.observations))
+    assert episode_metadata("desk/film-v0", filmed) == episode_metadata("desk/again-v0", filmed)
+
+
+def test_a_text_that_is_not_the_task_is_refused(tmp_path):
+    space = gym.spaces.Dict(
+        {"said": gym.spaces.Text(9), "observation": gym.spaces.Box(-1, 1, (2,), np.float32)}
+    )
+    info = Info(observation_space=space, action_space=space["observation"])
+    obs = {"said": ["left", "right"], "observation": np.zeros((2, 2))}
+    no = np.zeros(1, bool)
+    episode = {"rewards": np.zeros(1), "terminations": no, "truncations": no}
+    episode["metadata"] = {"instruction": "left"}
+    with (
+        pytest.raises(ValueError, match="only the task 'left' can"),
+        lerobot.Writer(tmp_path / "out", info, fps=1) as out,
+    ):
+        out.add_episode(obs, np.zeros((1, 2)), **episode)
+
+
+def test_a_file_with_too_few_frames_is_named(filmed):
+    path = next((filmed / "video/videos").rglob("*.mp4"))
+    with pytest.raises(ValueError, match="file-000.mp4: .* frames from number 18, expected 9"):
+        read_frames(path, 18, 9, fps=10)
+    with pytest.raises(ValueError, match="cannot be read"):
+        read_frames(filmed / "video/meta/info.json", 0, 1, fps=10)
+
+
 def test_a_foreign_dataset_without_final_observations(exported, tmp_path):
     episodes, folder = exported
     (folder / "meta/minari.json").unlink()
@@ -255,7 +339,9 @@ def test_bad_input(tmp_path, write):
     (tmp_path / "old/meta/info.json").write_text('{"codebase_version": "v2.1"}')
     with pytest.raises(ValueError, match="codebase_version='v2.1'"):
         next(import_lerobot.read(tmp_path / "old"))
-    video = {"codebase_version": "v3.0", "features": {"observation.images.top": {"dtype": "video"}}}
-    (tmp_path / "old/meta/info.json").write_text(json.dumps(video))
-    with pytest.raises(ValueError, match="observation.images.top are videos"):
-        next(import_lerobot.read(tmp_path / "old"))
+    odd = Info(observation_space=gym.spaces.Box(0, 255, (15, 16, 3), np.uint8), action_space=box)
+    with pytest.raises(ValueError, match="15 x 16: video needs even sizes"):
+        lerobot.Writer(tmp_path / "new", odd, fps=1, video=True)
+    twice = gym.spaces.Dict({"observation": box, "proprioception": box})
+    with pytest.raises(ValueError, match="each needs a name of its own"):
+        lerobot.Writer(tmp_path / "new", Info(observation_space=twice, action_space=box), fps=1)
