@@ -58,7 +58,7 @@ def observation_features(space: gym.Space[Any], *, video_fps: int = 0) -> dict[s
         if box.dtype == np.uint8 and box.shape[2:] == (3,):
             feature: Feature = {"dtype": "image", "shape": list(box.shape), "names": list(_IMAGE_AXES)}
             if video_fps:
-                feature |= {"dtype": "video", "info": describe(*box.shape[:2], video_fps)}
+                feature |= {"dtype": "video", "info": describe(box.shape[0], box.shape[1], video_fps)}
             camera = name.removeprefix("rgb_").removeprefix("pixels.")
             found[path] = (f"observation.images.{camera}", feature)
         else:

@@ -79,7 +79,8 @@ def read_frames(path: Path, first: int, count: int, *, fps: float) -> np.ndarray
             assert stream.time_base is not None
             container.seek(int(first / fps / stream.time_base), stream=stream)
             for frame in container.decode(stream):
-                if round(float(frame.pts * stream.time_base) * fps) >= first:
+                assert frame.time is not None
+                if round(frame.time * fps) >= first:
                     frames.append(frame.to_ndarray(format="rgb24"))
                 if len(frames) == count:
                     return np.stack(frames)
