@@ -121,6 +121,17 @@ def load_latest(
     return None
 
 
+def read_latest(directory: Path, map_location: torch.device | str = "cpu") -> dict[str, dict[str, Any]]:
+    """State of every part in the newest checkpoint, for another run to begin with.
+
+    Raises ValueError if there is none, or if it is damaged.
+    """
+    complete = _complete(directory)
+    if not complete:
+        raise ValueError(f"{directory}: holds no checkpoint")
+    return _read(complete[-1], map_location)[1]
+
+
 def _complete(directory: Path) -> list[Path]:
     return sorted(directory.glob("step_*"))
 

@@ -2,6 +2,7 @@
 
 python scripts/train_online.py +experiment=lift_block_ppo run.seed=0
 python scripts/train_online.py algo=ppo env.id=Hopper-v5 rollout.num_envs=8 rollout.horizon=256 run.steps=488
+python scripts/train_online.py algo=finetune algo.offline_run=runs/desk-lift_block-expert-v0/iql-seed0
 """
 
 from dataclasses import dataclass, field
@@ -12,13 +13,13 @@ from omegaconf import MISSING
 import envs.config
 from embodied_rl.eval import evaluator, results
 from embodied_rl.models.policy import ActorPolicy
-from embodied_rl.online import ppo
+from embodied_rl.online import finetune, ppo, sac
 from embodied_rl.online import rollout as rollouts
 from rl_core import config
 from rl_core import run as runs
 from rl_core.progress import console
 
-ALGORITHMS = {"ppo": ppo}
+ALGORITHMS = {"ppo": ppo, "sac": sac, "finetune": finetune}
 
 
 @dataclass(kw_only=True, slots=True)

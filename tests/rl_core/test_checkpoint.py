@@ -166,3 +166,16 @@ def test_state_that_json_cannot_hold_is_named(tmp_path: Path):
 
     with pytest.raises(TypeError, match="odd/when is a object"):
         checkpoint.save(tmp_path, 1, {"odd": Odd()})
+
+
+def test_the_state_of_another_run_can_be_read(tmp_path: Path):
+    agent = trained(0, 2)
+    for step in (1, 2):
+        checkpoint.save(tmp_path, step, checkpoint.parts("agent", agent))
+        agent.train_step()
+    state = checkpoint.read_latest(tmp_path)
+    assert state.keys() == {"agent", "agent.optimizer", "agent.schedule"}
+    other = trained(0, 3)  # the newest was saved after three steps
+    assert torch.equal(state["agent"]["net.weight"], other.net.weight)
+    with pytest.raises(ValueError, match="holds no checkpoint"):
+        checkpoint.read_latest(tmp_path / "nowhere")

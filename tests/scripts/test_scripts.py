@@ -75,7 +75,7 @@ def test_collect_demos_records_what_minari_reads(datasets: Path, monkeypatch: py
     assert dataset.recover_environment().spec.id == "embodied/Desk-v0"
 
 
-@pytest.mark.parametrize("algo", ["ppo"])
+@pytest.mark.parametrize("algo", ["ppo", "sac"])
 def test_train_online_runs_every_algorithm(tmp_path: Path, algo: str):
     rollout = ["rollout.num_envs=2", "rollout.horizon=4", "rollout.threads=1"]
     arguments = [
@@ -92,6 +92,27 @@ def test_train_online_runs_every_algorithm(tmp_path: Path, algo: str):
     assert "eval/success" in (run / "report.html").read_text()
     with pytest.raises(SystemExit):
         call_script("train_online", *arguments, *QUICK)  # the directory holds this run already
+
+
+@pytest.mark.parametrize("algo", ["iql", "td3_bc"])
+def test_an_offline_run_goes_on_online_and_resumes(datasets: Path, tmp_path: Path, algo: str):
+    data = [f"data.id={DATASET}", f"data.root={datasets}", "data.normalize_obs=true", "data.reward_scale=2"]
+    small = [f"algo={algo}", "algo.hidden=[8]", "algo.batch_size=16"]
+    call_script("train_offline", *small, *data, f"run.dir={tmp_path / 'offline'}", *QUICK)
+    rollout = ["rollout.num_envs=2", "rollout.horizon=3", "rollout.threads=1", "run.checkpoint_every=2"]
+    common = ["algo=finetune", f"algo.offline_run={tmp_path / 'offline'}", *rollout, *QUICK]
+    call_script("train_online", *common, f"run.dir={tmp_path / 'whole'}", "run.steps=4")
+    call_script("train_online", *common, f"run.dir={tmp_path / 'halves'}")
+    call_script("train_online", *common, f"run.dir={tmp_path / 'halves'}", "run.steps=4", "run.resume=true")
+    whole, halves = (
+        (tmp_path / name / "policy/model.safetensors").read_bytes() for name in ("whole", "halves")
+    )
+    assert whole == halves
+    assert whole != (tmp_path / "offline" / "policy/model.safetensors").read_bytes()
+    rows = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "eval/success" in row] == [0, 1, 2, 4]  # before the first step too
+    with pytest.raises(SystemExit):  # a word that its algorithm does not know
+        call_script("train_online", *common, f"run.dir={tmp_path / 'no'}", "algo.change={expectle: 0.9}")
 
 
 @pytest.mark.parametrize("algo", ["bc", "td3_bc", "iql", "cql"])
@@ -301,6 +322,7 @@ def test_every_recipe_composes_with_a_script(path: Path):
         ("train_offline", ["algo=iql"], "data.id"),
         ("train_online", ["env.task=lift_blok"], "lift_block"),
         ("train_online", ["algo.gama=0.9"], "did you mean 'algo.gamma'"),
+        ("train_online", ["algo=finetune", "algo.offline_run=nowhere"], "holds no run"),
         ("collect_demos", ["data.id=nonsense"], "expected namespace/name-v0"),
         ("collect_demos", ["data.id=x/yy-v0", "policy=nowhere"], "policy='nowhere'"),
         ("collect_demos", ["data.id=x/yy-v0", "env.id=Hoper-v5", "policy=m.zip"], "m.zip"),

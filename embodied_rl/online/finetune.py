@@ -1,0 +1,186 @@
+"""Continue an offline run online: the same networks and losses, on the dataset and on what is seen now.
+
+Every batch has `offline_fraction` of its rows from the dataset (Ball et al. 2023, arXiv:2302.02948, take
+half). Evaluation stands at step 0, before the first online action, and at steps 1, 2, 4, 8 ... up to the
+first regular one: a policy that gets worse before it gets better (Nakamoto et al. 2023, arXiv:2303.05479)
+shows that in its curve.
+
+Observations are normalised and rewards transformed as the offline run did; learning rates return from the
+end of a schedule to their initial values.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from omegaconf import MISSING, OmegaConf
+from torch import Tensor
+
+from embodied_rl.data import minari_io, rewards, transitions
+from embodied_rl.data.types import Batch
+from embodied_rl.models.actors import DeterministicActor
+from embodied_rl.models.policy import Normalizer
+from embodied_rl.offline import cql, iql, td3_bc
+from embodied_rl.offline.interfaces import Evaluate
+from embodied_rl.online.replay import Mixed, Replay
+from embodied_rl.online.rollout import Act, Collector, Steps, World
+from rl_core import checkpoint
+from rl_core.config import choice, require
+from rl_core.run import Run
+from rl_core.schedules import set_lr
+
+OFFLINE = (iql, cql, td3_bc)
+
+
+@dataclass(kw_only=True, slots=True)
+class Config:
+    """Which run to continue, and what is different from now on."""
+
+    offline_run: str = MISSING  # directory of a train_offline run
+    offline_fraction: float = 0.5  # of every batch
+    capacity: int = 1_000_000  # online transitions kept
+    updates_per_step: float = 1.0  # updates for every step of one environment
+    exploration: float = 0.1  # standard deviation added to the actions of a deterministic actor
+    change: dict[str, Any] = field(default_factory=dict)  # of the offline algorithm: {conservative_weight: 1}
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        require(0 <= self.offline_fraction <= 1, "algo.offline_fraction", self.offline_fraction, "in [0, 1]")
+        require(self.capacity >= 1, "algo.capacity", self.capacity, "at least 1")
+        require(0 <= self.exploration < math.inf, "algo.exploration", self.exploration, "finite and >= 0")
+        value = self.updates_per_step
+        require(0 < value < math.inf, "algo.updates_per_step", value, "finite and > 0")
+
+
+@dataclass(kw_only=True, slots=True)
+class Offline:
+    """What an offline run left: its algorithm and configuration, its data, its agent."""
+
+    algorithm: ModuleType
+    cfg: Any
+    data: transitions.Transitions
+    reward: rewards.Affine  # what it made of rewards
+    gamma: float
+    agent: Any
+
+
+def open_run(cfg: Config, device: torch.device) -> Offline:
+    """Read a run of `train_offline`: configuration, dataset, and the agent of the newest checkpoint.
+
+    Raises ValueError for a directory that holds none, for an algorithm that has no critic (BC), and for
+    n-step returns, which online transitions lack.
+    """
+    directory = Path(cfg.offline_run)
+    if not (directory / "config.yaml").is_file():
+        raise ValueError(f"algo.offline_run={cfg.offline_run!r}: holds no run (no config.yaml)")
+    saved: Any = OmegaConf.to_container(OmegaConf.load(directory / "config.yaml"))
+    algorithm, own = _algorithm(saved["algo"], cfg)
+    data_cfg = transitions.Config(**_tuples(saved["data"]))
+    require(data_cfg.n_step == 1, "data.n_step", data_cfg.n_step, "1 in a run that is continued online")
+    places = {"root": data_cfg.root or None, "cache_root": data_cfg.cache_root or None}
+    episodes = minari_io.load(data_cfg.id, **places)
+    data = transitions.Transitions(episodes, data_cfg, device)
+    agent = algorithm.Agent(own, data.spec, torch.Generator(device))
+    state = checkpoint.read_latest(directory / "checkpoints", device)
+    for name, part in checkpoint.parts("agent", agent).items():
+        part.load_state_dict(state[name])
+        if isinstance(part, torch.optim.Optimizer):
+            set_lr(part, 1.0)
+    fitted = rewards.affine(data_cfg.reward, episodes)
+    scale = data_cfg.reward_scale
+    affine = rewards.Affine(scale=fitted.scale * scale, bias=fitted.bias * scale + data_cfg.reward_bias)
+    return Offline(algorithm=algorithm, cfg=own, data=data, reward=affine, gamma=data_cfg.gamma, agent=agent)
+
+
+def _algorithm(saved: Mapping[str, Any], cfg: Config) -> tuple[ModuleType, Any]:
+    """The algorithm whose configuration has these fields, and the configuration with `change`."""
+    for module in OFFLINE:
+        names = [f.name for f in dataclasses.fields(module.Config)]
+        if set(names) == saved.keys():
+            for key in cfg.change:
+                choice("algo.change", key, names)
+            return module, module.Config(**_tuples({**saved, **cfg.change}))
+    known = ", ".join(module.__name__.rpartition(".")[2] for module in OFFLINE)
+    raise ValueError(f"algo.offline_run={cfg.offline_run!r}: must be a run of one of {known}")
+
+
+def _tuples(tree: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in tree.items()}
+
+
+def train(cfg: Config, world: World, run: Run, evaluate: Evaluate) -> Any:
+    """Train for `run.cfg.steps` iterations, each a rollout and its updates; returns the offline agent.
+
+    From now on `world` is seen as the dataset saw it. New episodes begin after every `run.checkpoint_every`
+    iterations, as in `ppo.train`.
+    """
+    offline = open_run(cfg, run.device)
+    agent, normalizer = offline.agent, offline.data.normalizer
+    agent.normalizer = lambda: normalizer
+    offline.data.spec.check(world.env.single_observation_space, world.env.single_action_space)
+    place = {"env_id": world.spec.env_id, "env_kwargs": world.spec.env_kwargs}
+    world.spec = world.critic_spec = dataclasses.replace(offline.data.spec, **place)
+    replay = Replay(world.spec, cfg.capacity, run.device, gamma=offline.gamma)
+    mixed = Mixed(offline.data, replay, cfg.offline_fraction)
+    collector = Collector(world, run.device)
+    updates = max(1, round(cfg.updates_per_step * world.env.num_envs * world.horizon))
+    for step in run.steps(agent, replay=replay, **world.stateful):
+        if step == 1:
+            _look(run, 0, evaluate(agent))
+        if not collector.started or (step - 1) % run.cfg.checkpoint_every == 0:
+            collector.reset(int(run.numpy_rng.integers(2**31)))
+        steps = collector.collect(_act(agent, normalizer, cfg, run.rng))
+        replay.add(_as_offline(steps, normalizer, offline.reward))
+        run.log(step, collector.finished(), group="rollout")
+        for number in range(updates):
+            batch = mixed.sample(run.rng, offline.cfg.batch_size)
+            run.log(step, _update(offline, batch, number, run.rng))
+        if run.should_eval(step) or (step < run.cfg.eval_every and step.bit_count() == 1):
+            _look(run, step, evaluate(agent))
+    return agent
+
+
+def _look(run: Run, step: int, values: Mapping[str, Tensor | float]) -> None:
+    """Log an evaluation as a row of its own."""
+    run.log(step, values, group="eval")
+    run.metrics.flush()
+
+
+def _act(agent: Any, normalizer: Normalizer, cfg: Config, generator: torch.Generator) -> Act:
+    """Samples of the policy, with noise where it has none of its own."""
+    noise = cfg.exploration if isinstance(agent.actor, DeterministicActor) else 0.0
+
+    def act(obs: Tensor, state: Tensor, t: int) -> tuple[Tensor, Tensor]:
+        action = agent.actor.act(normalizer(obs), deterministic=False, generator=generator)
+        if noise:
+            action = action + noise * torch.randn(action.shape, generator=generator, device=action.device)
+        return action, state
+
+    return act
+
+
+def _as_offline(steps: Steps, normalizer: Normalizer, reward: rewards.Affine) -> Steps:
+    return dataclasses.replace(
+        steps,
+        obs=normalizer(steps.obs),
+        next_obs=normalizer(steps.next_obs),
+        cut_obs=normalizer(steps.cut_obs),
+        reward=steps.reward * reward.scale + reward.bias,
+    )
+
+
+def _update(offline: Offline, batch: Batch, number: int, generator: torch.Generator) -> dict[str, Tensor]:
+    """One update of the offline algorithm; TD3's actor has one of its own every few."""
+    algorithm, cfg = offline.algorithm, offline.cfg
+    noise = algorithm.draw_noise(cfg, batch, generator)
+    stats: dict[str, Tensor] = algorithm.update(offline.agent, batch, noise, cfg)
+    if algorithm is td3_bc and number % cfg.policy_delay == 0:
+        stats |= td3_bc.update_actor(offline.agent, batch, cfg)
+    return stats
