@@ -84,8 +84,7 @@ def open_run(cfg: Config, device: torch.device) -> Offline:
     algorithm, own = _algorithm(saved["algo"], cfg)
     data_cfg = transitions.Config(**_tuples(saved["data"]))
     require(data_cfg.n_step == 1, "data.n_step", data_cfg.n_step, "1 in a run that is continued online")
-    places = {"root": data_cfg.root or None, "cache_root": data_cfg.cache_root or None}
-    episodes = minari_io.load(data_cfg.id, **places)
+    episodes = minari_io.load(data_cfg.id, root=data_cfg.root or None, cache_root=data_cfg.cache_root or None)
     data = transitions.Transitions(episodes, data_cfg, device)
     agent = algorithm.Agent(own, data.spec, torch.Generator(device))
     state = checkpoint.read_latest(directory / "checkpoints", device)
@@ -125,8 +124,9 @@ def train(cfg: Config, world: World, run: Run, evaluate: Evaluate) -> Any:
     agent, normalizer = offline.agent, offline.data.normalizer
     agent.normalizer = lambda: normalizer
     offline.data.spec.check(world.env.single_observation_space, world.env.single_action_space)
-    place = {"env_id": world.spec.env_id, "env_kwargs": world.spec.env_kwargs}
-    world.spec = world.critic_spec = dataclasses.replace(offline.data.spec, **place)
+    world.spec = world.critic_spec = dataclasses.replace(
+        offline.data.spec, env_id=world.spec.env_id, env_kwargs=world.spec.env_kwargs
+    )
     replay = Replay(world.spec, cfg.capacity, run.device, gamma=offline.gamma)
     mixed = Mixed(offline.data, replay, cfg.offline_fraction)
     collector = Collector(world, run.device)
