@@ -4,7 +4,7 @@ BIN := .venv/bin
 # One thread a process: two test workers or a small network gain nothing from more, and results repeat exactly.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup demo test check bench clean
+.PHONY: setup demo test check bench bench-gpu clean
 
 setup: .venv/ready
 
@@ -33,6 +33,10 @@ check: setup
 
 bench: setup .venv-d3rlpy/ready
 	$(BIN)/python scripts/bench.py
+
+# decoding, DPO and GRPO at 0.5 billion parameters against transformers and TRL, on one CUDA GPU
+bench-gpu: setup
+	$(BIN)/python -m benchmarks.bench_gpu
 
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache *.egg-info

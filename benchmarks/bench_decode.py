@@ -1,6 +1,6 @@
 """Decoding speed against transformers' `generate`: same weights, same prompts, same number of new tokens.
 
-    python benchmarks/bench_decode.py [--threads 1] [--rounds 5]
+    python benchmarks/bench_decode.py [--threads 1] [--rounds 5] [--cpu-time]
 
 Both sides: float32, sampling at temperature 1 without top-k and top-p, or greedy (where the tokens are the
 same first). `group`: samples per prompt. `ragged`: response lengths from 16 to 128, mean 72, as after a stop
@@ -10,6 +10,7 @@ token; `generate` decodes every row to the longest, which is what its users wait
 from __future__ import annotations
 
 import argparse
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--cpu-time", action="store_true", help="CPU seconds in place of wall time")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     rows = []
@@ -87,10 +89,17 @@ def compare(model: Any, size: str, case: Case, args: argparse.Namespace) -> reco
 
     if greedy:
         assert torch.equal(ours(), peer()), "greedy tokens differ"
-    settings = {"tokens": sum(limits), "threads": args.threads}
+    settings = {"tokens": sum(limits), "clock": "cpu" if args.cpu_time else "wall"}
     what = f"{size} parameters, {case.mode}, batch {case.batch}, group {case.group}, prompt {case.prompt}"
     row = record.compare(
-        what, ours, peer, peer_name="generate", rounds=args.rounds, target=3.0, settings=settings
+        what,
+        ours,
+        peer,
+        peer_name="generate",
+        rounds=args.rounds,
+        clock=time.process_time if args.cpu_time else time.perf_counter,
+        target=3.0,
+        settings=settings,
     )
     print(f"{what}: {row.ratio:.2f}x, {1000 * sum(limits) / row.ours:.0f} tokens/s", flush=True)
     return row

@@ -1,10 +1,10 @@
 """Training steps against TRL's trainers, same weights and same batch: DPO and the listwise reward model.
 
-    python -m benchmarks.bench_trl --threads 2 --rounds 5
+    python -m benchmarks.bench_trl [dpo] [reward] --threads 2 --rounds 5
 
-DPO: 16 HH pairs of up to 512 tokens, as they stand in the file. Reward model: 4 HH prompts with K = 6
+DPO: 16 HH pairs of up to 512 tokens, as they stand in the file. Reward model: 2 HH prompts with K = 6
 ranked answers (their own two, and those of the pairs after them); TRL has pairs only, so its trainer runs the
-15 pairs of each ranking. The equality check is of the 60 pairwise losses of our 24 scores; what is timed is
+15 pairs of each ranking. The equality check is of the 30 pairwise losses of our 12 scores; what is timed is
 our Plackett-Luce step.
 """
 
@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,6 +22,7 @@ from transformers import LlamaForSequenceClassification
 from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer
 
 from benchmarks import record, trl_peer
+from llm_align.data import loader
 from llm_align.data.loader import make_batch
 from llm_align.data.tokens import Encoded
 from llm_align.feedback import reward_model
@@ -32,27 +32,23 @@ from llm_align.offline import dpo
 from llm_align.offline.reference import References
 from rl_core.preferences import bradley_terry_loss
 
-PAIRS, PROMPTS, RANKED = 16, 4, 6
+PAIRS, PROMPTS, RANKED = 16, 2, 6
 TARGETS = {"default": 3.0, "tuned": 1.5}
 LR = 1e-5
+CPU = torch.device("cpu")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--data", type=Path, default=trl_peer.HH)
+    parser.add_argument("tasks", nargs="*", choices=[*TASKS, []], metavar="task", help=", ".join(TASKS))
+    trl_peer.add_options(parser)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     trl_peer.quiet()
-    tokenizer, pairs = trl_peer.hh_pairs(max(PAIRS, PROMPTS * RANKED), args.data)
-    rows = []
-    for side in trl_peer.SIDES:
-        rows += [
-            compare_dpo(side, tokenizer, pairs[:PAIRS], args),
-            compare_reward(side, tokenizer, pairs, args),
-        ]
-    record.write("trl", rows)
+    tokenizer, pairs = trl_peer.hh_pairs(PAIRS, args.data)
+    for task in args.tasks or TASKS:
+        rows = [TASKS[task](side, tokenizer, pairs, args) for side in trl_peer.SIDES]
+        record.write(f"trl_{task}", rows)
 
 
 def optimizer_like_trl(steps: int) -> optim.Config:
@@ -60,7 +56,7 @@ def optimizer_like_trl(steps: int) -> optim.Config:
     return optim.Config(lr=LR, betas=(0.9, 0.999), schedule="linear")
 
 
-def dpo_trainer(side: str, tokenizer: Any, pairs: list[Encoded], steps: int, **model: int) -> Any:
+def dpo_trainer(side: str, tokenizer: Any, pairs: list[Encoded], steps: int, **model: Any) -> Any:
     """TRL's DPO trainer on `pairs`, all of them in every step."""
     policy, reference = trl_peer.policy_and_reference(tokenizer, **model)
     columns = {
@@ -82,26 +78,30 @@ def dpo_trainer(side: str, tokenizer: Any, pairs: list[Encoded], steps: int, **m
 class DpoStep:
     """Our DPO step on `pairs`; the reference was asked before, as `dpo.train` does; returns the loss."""
 
-    def __init__(self, tokenizer: Any, pairs: list[Encoded], steps: int, **model: int) -> None:
-        policy, reference = trl_peer.policy_and_reference(tokenizer, **model)
+    def __init__(
+        self, tokenizer: Any, pairs: list[Encoded], steps: int, device: torch.device = CPU, **model: Any
+    ) -> None:
+        policy, reference = (m.to(device) for m in trl_peer.policy_and_reference(tokenizer, **model))
         self.cfg = dpo.Config(optim=optimizer_like_trl(steps), cache="")
         self.agent = dpo.Agent(policy.train(), self.cfg)
-        options: dict[str, Any] = {"precision": "float32", "device": torch.device("cpu")}
+        options: dict[str, Any] = {"precision": "float32", "device": device}
         self.references = References(reference, pairs, mismatched=False, folder=None, **options)
-        self.pairs, self.steps, self.count = pairs, steps, 0
+        sizes = loader.Config(batch_size=len(pairs), max_tokens=10**9)
+        self.batches = loader.Batches(pairs, sizes, seed=0, device=device)
+        self.steps, self.count = steps, 0
 
     def __call__(self) -> float:
         self.count += 1
         optim.schedule(self.agent.optimizer, self.cfg.optim, self.count, self.steps)
-        batch = make_batch(self.pairs, range(len(self.pairs)))
-        return float(dpo.update(self.agent, [self.references(batch)], self.cfg)["loss"])
+        batch = self.references(self.batches.next())
+        return float(dpo.update(self.agent, [batch], self.cfg)["loss"])
 
 
 def compare_dpo(side: str, tokenizer: Any, pairs: list[Encoded], args: argparse.Namespace) -> record.Row:
     """Time one DPO step against TRL's."""
     steps = args.rounds + 1
     trainer = dpo_trainer(side, tokenizer, pairs, steps)
-    turns = trl_peer.train_in_turns(trainer, DpoStep(tokenizer, pairs, steps))
+    turns = trl_peer.train_in_turns(trainer, DpoStep(tokenizer, pairs, steps), trl_peer.clock_of(args))
     if side == "tuned":
         trl_peer.assert_equal("DPO", turns.losses, trainer.losses)
     return show(f"DPO step, 7M parameters, {PAIRS} HH pairs", side, turns, pairs, args)
@@ -161,7 +161,7 @@ def compare_reward(side: str, tokenizer: Any, pairs: list[Encoded], args: argpar
         batch = make_batch(ranked, range(PROMPTS))
         reward_model.update(agent, batch, None, cfg)
 
-    turns = trl_peer.train_in_turns(trainer, ours)
+    turns = trl_peer.train_in_turns(trainer, ours, trl_peer.clock_of(args))
     if side == "tuned":
         trl_peer.assert_equal("reward model", [float(pairwise)], trainer.losses[:1])
     what = f"listwise reward model, 7M parameters, {PROMPTS} HH prompts x K = {RANKED}"
@@ -186,11 +186,17 @@ def show(
     target: float | None = None,
 ) -> record.Row:
     """The row, printed as soon as it is known."""
-    settings = {"threads": args.threads, "tokens": sum(item.num_tokens for item in encoded)}
+    settings = {
+        "threads": args.threads,
+        "clock": "cpu" if args.cpu_time else "wall",
+        "tokens": sum(item.num_tokens for item in encoded),
+    }
     row = trl_peer.row(what, side, turns, target or TARGETS[side], settings)
     print(f"{what}, against TRL {side}: {row.ratio:.2f}x ({row.ours:.0f} and {row.peer:.0f} ms)", flush=True)
     return row
 
+
+TASKS = {"dpo": compare_dpo, "reward": compare_reward}
 
 if __name__ == "__main__":
     main()

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -54,9 +53,7 @@ CASES = (
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--data", type=Path, default=trl_peer.HH)
+    trl_peer.add_options(parser)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     trl_peer.quiet()
@@ -72,7 +69,7 @@ def even_share(completion_ids: list[list[int]], flat: list[bool], **_: Any) -> l
     return [0.0 if same else share for share, same in zip(shares, flat, strict=True)]
 
 
-def policy_of(tokenizer: Any, stops: int, **model: int) -> Any:
+def policy_of(tokenizer: Any, stops: int, **model: Any) -> Any:
     """A policy whose responses end with one of `stops` tokens."""
     policy, _ = trl_peer.policy_and_reference(tokenizer, **model)
     policy.generation_config.eos_token_id = list(range(stops))
@@ -124,7 +121,7 @@ class GrpoStep:
         self.task = Task(prompts=asked, tokenizer=tokenizer, rewards=rewards, config=sizes)
         self.cfg = grpo.Config(lr=LR, reduction="token")
         self.agent = grpo.Agent(self.cfg, policy)
-        self.generator = torch.Generator().manual_seed(2)
+        self.generator = torch.Generator(policy.device).manual_seed(2)
         self.lengths: list[Tensor] = []
 
     def __call__(self) -> None:
@@ -187,7 +184,7 @@ def compare(
     trainer = grpo_trainer(side, tokenizer, policy, prompts, case.flat, args.rounds + 1)
     if side == "tuned":
         assert_equal_losses(trainer, step)
-    turns = trl_peer.train_in_turns(trainer, step)
+    turns = trl_peer.train_in_turns(trainer, step, trl_peer.clock_of(args))
     logged = [
         entry["completions/mean_length"]
         for entry in trainer.state.log_history
@@ -196,6 +193,7 @@ def compare(
     lengths = torch.cat(step.lengths).float()
     settings = {
         "threads": args.threads,
+        "clock": "cpu" if args.cpu_time else "wall",
         "mean length": round(float(lengths.mean()), 1),
         "TRL's mean length": round(sum(logged) / len(logged), 1) if logged else math.nan,
         "max / mean": round(float(lengths.max() / lengths.mean()), 2),

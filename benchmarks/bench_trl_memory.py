@@ -16,6 +16,7 @@ import torch
 from transformers import TrainerCallback
 
 from benchmarks import bench_trl, bench_trl_grpo, memory, record, trl_peer
+from llm_align.data.examples import Example
 from llm_align.data.tokenizer import byte_tokenizer
 from llm_align.data.tokens import Encoded
 
@@ -83,11 +84,11 @@ def grpo(side: str, vocabulary: int) -> float:
 TASKS = {"dpo": dpo, "grpo": grpo}
 
 
-def text_prompt(tokenizer: Any, number: int) -> Encoded:
-    """A prompt of 96 bytes, which the trainers tokenise again."""
-    text = f"{number} is a number. " * 6
-    example = trl_peer.preferences([{"prompt": text[:96], "chosen": "b", "rejected": "c"}])[0]
-    return Encoded(prompt=tokenizer(text[:96])["input_ids"], responses=[], loss_masks=[], example=example)
+def text_prompt(tokenizer: Any, number: int, length: int = 96) -> Encoded:
+    """A prompt of `length` bytes, which TRL's trainer tokenises itself."""
+    text = (f"{number} is a number. " * length)[:length]
+    example = Example(prompt=text, responses=[])
+    return Encoded(prompt=tokenizer(text)["input_ids"], responses=[], loss_masks=[], example=example)
 
 
 def trainer_peak(trainer: Any) -> float:

@@ -40,7 +40,7 @@ class Row:
     settings: dict[str, Any] = field(default_factory=dict)
 
 
-def compare(
+def compare(  # noqa: PLR0913  # each argument is one fact of the measurement
     what: str,
     ours: Callable[[], object],
     peer: Callable[[], object],
@@ -48,6 +48,7 @@ def compare(
     peer_name: str,
     rounds: int = 7,
     repeats: int = 1,
+    clock: Callable[[], float] = time.perf_counter,
     target: float | None = None,
     settings: dict[str, Any] | None = None,
 ) -> Row:
@@ -55,7 +56,7 @@ def compare(
     ours(), peer()
     times: list[tuple[float, float]] = []
     for _ in range(rounds):
-        times.append((_milliseconds(ours, repeats), _milliseconds(peer, repeats)))
+        times.append((_milliseconds(ours, repeats, clock), _milliseconds(peer, repeats, clock)))
     ratios = [b / a for a, b in times]
     return Row(
         what=what,
@@ -138,11 +139,11 @@ def _score_line(score: dict[str, Any]) -> str:
     return f"| {score['algorithm']} | {score['library']} | {interval} | {each} | {settings} |"
 
 
-def _milliseconds(call: Callable[[], object], repeats: int) -> float:
-    start = time.perf_counter()
+def _milliseconds(call: Callable[[], object], repeats: int, clock: Callable[[], float]) -> float:
+    start = clock()
     for _ in range(repeats):
         call()
-    return 1000.0 * (time.perf_counter() - start) / repeats
+    return 1000.0 * (clock() - start) / repeats
 
 
 def _cpu() -> str:

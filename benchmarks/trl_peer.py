@@ -11,6 +11,7 @@ reference log-probabilities are precomputed. Both write no checkpoints and repor
 
 from __future__ import annotations
 
+import argparse
 import copy
 import logging
 import os
@@ -30,7 +31,7 @@ from transformers.utils import logging as transformers_logging
 
 from benchmarks import record
 from llm_align.data import loader
-from llm_align.data.examples import preferences
+from llm_align.data.examples import Example, preferences
 from llm_align.data.tokenizer import train_tokenizer
 from llm_align.data.tokens import Encoded, encode
 from llm_align.models.causal_lm import Small, small_causal_lm
@@ -61,7 +62,7 @@ def hh_pairs(count: int, source: Path, max_length: int = 512) -> tuple[Any, list
 def random_pairs(count: int, vocabulary: int, prompt: int = 192, response: int = 96) -> list[Encoded]:
     """Pairs of random tokens below `vocabulary`, responses of half to the whole of `response` tokens."""
     generator = torch.Generator().manual_seed(0)
-    example = preferences([{"prompt": "a", "chosen": "b", "rejected": "c"}])[0]
+    example = Example(prompt="", responses=["", ""])
 
     def text(length: int) -> list[int]:
         return torch.randint(3, vocabulary, (length,), generator=generator).tolist()
@@ -76,17 +77,41 @@ def random_pairs(count: int, vocabulary: int, prompt: int = 192, response: int =
     ]
 
 
-def policy_and_reference(tokenizer: Any, vocabulary: int = VOCABULARY) -> tuple[Any, Any]:
+def policy_and_reference(
+    tokenizer: Any,
+    *,
+    vocabulary: int = VOCABULARY,
+    trunk: dict[str, int] | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> tuple[Any, Any]:
     """Two models that differ a little, so that no loss is log 2; each call gives the same weights."""
     torch.manual_seed(0)
     ids = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
-    reference = small_causal_lm(Small(vocab_size=vocabulary, **TRUNK, **ids)).requires_grad_(False)
+    config = Small(vocab_size=vocabulary, **(trunk or TRUNK), **ids)
+    reference = small_causal_lm(config).to(dtype).requires_grad_(False)
     policy = copy.deepcopy(reference).requires_grad_(True)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in policy.parameters():
-            parameter += 0.01 * torch.randn(parameter.shape, generator=generator)
+            parameter += 0.01 * torch.randn(parameter.shape, generator=generator).to(dtype)
     return policy, reference
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """What both benchmarks of steps ask."""
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--data", type=Path, default=HH)
+    parser.add_argument(
+        "--cpu-time",
+        action="store_true",
+        help="CPU seconds in place of wall time: for one thread on a machine that others use as well",
+    )
+
+
+def clock_of(args: argparse.Namespace) -> Callable[[], float]:
+    """Wall time, or the process's CPU time."""
+    return time.process_time if args.cpu_time else time.perf_counter
 
 
 def arguments(kind: type, side: str, steps: int, **options: Any) -> Any:
@@ -98,7 +123,7 @@ def arguments(kind: type, side: str, steps: int, **options: Any) -> Any:
         report_to=[],
         save_strategy="no",
         disable_tqdm=True,
-        use_cpu=True,
+        use_cpu=not torch.cuda.is_available(),
         **tuned,
         **options,
     )
@@ -124,24 +149,26 @@ def observed(kind: type) -> type:
 class Turns(TrainerCallback):
     """Times the trainer's steps, and one of ours after each."""
 
-    def __init__(self, ours: Callable[[], float | None]) -> None:
-        self._ours = ours
+    def __init__(self, ours: Callable[[], float | None], clock: Callable[[], float]) -> None:
+        self._ours, self._clock = ours, clock
         self._start = 0.0
         self.times: list[tuple[float, float]] = []
         self.losses: list[float | None] = []
 
     def on_step_begin(self, *args: Any, **options: Any) -> None:
-        self._start = time.perf_counter()
+        self._start = self._clock()
 
     def on_step_end(self, *args: Any, **options: Any) -> None:
-        middle = time.perf_counter()
+        middle = self._clock()
         self.losses.append(self._ours())
-        self.times.append((time.perf_counter() - middle, middle - self._start))
+        self.times.append((self._clock() - middle, middle - self._start))
 
 
-def train_in_turns(trainer: Any, ours: Callable[[], float | None]) -> Turns:
+def train_in_turns(
+    trainer: Any, ours: Callable[[], float | None], clock: Callable[[], float] = time.perf_counter
+) -> Turns:
     """Run the trainer to its end with one of our steps after each of its."""
-    turns = Turns(ours)
+    turns = Turns(ours, clock)
     trainer.add_callback(turns)
     trainer.remove_callback(PrinterCallback)
     trainer.train()

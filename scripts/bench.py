@@ -7,6 +7,7 @@ from pathlib import Path
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 NAMES = sorted(path.stem.removeprefix("bench_") for path in BENCHMARKS.glob("bench_*.py"))
+NAMES.remove("gpu")  # `make bench-gpu`, where there is a CUDA device
 
 
 def main() -> int:

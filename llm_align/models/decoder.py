@@ -141,20 +141,12 @@ class FusedDecoder:
 
 
 def _embed(w: Weights, tokens: Tensor, positions: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Embeddings `[..., H]`, and the rotary factors `[..., heads, D/2]` of queries, keys and (ones)
-    values."""
+    """Embeddings `[..., H]`, and the rotary factors `[..., 1, D/2]`, complex."""
     x = F.embedding(tokens, w.embedding)
     if w.cis is None:
         assert w.position_embedding is not None
         return x + F.embedding(positions, w.position_embedding), None
-    cis = F.embedding(positions, torch.view_as_real(w.cis).flatten(1))
-    cis = torch.view_as_complex(cis.view(*tokens.shape, -1, 2))
-    rotated = w.num_heads + w.num_kv_heads
-    factors = torch.ones(
-        *tokens.shape, rotated + w.num_kv_heads, cis.shape[-1], dtype=cis.dtype, device=x.device
-    )
-    factors[..., :rotated, :] = cis[..., None, :]
-    return x, factors
+    return x, w.cis[positions][..., None, :]
 
 
 def _project(w: Weights, block: Block, x: Tensor, cis: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -165,9 +157,11 @@ def _project(w: Weights, block: Block, x: Tensor, cis: Tensor | None) -> tuple[T
         q, k, v = torch.split(qkv, sizes, -2)
         qkv = torch.cat([_normalize(q, block.q_norm), _normalize(k, block.k_norm), v], -2)
     if cis is not None:
-        # one complex product rotates queries and keys and leaves values (factor 1) as they are
-        turned = torch.view_as_complex(qkv.float().view(*qkv.shape[:-1], -1, 2)) * cis
-        qkv = torch.view_as_real(turned).flatten(-2).to(x.dtype)
+        turned = qkv[..., : w.num_heads + w.num_kv_heads, :]
+        pairs = turned.float().unflatten(-1, (-1, 2))  # in float32 a view: the product is then in place
+        torch.view_as_complex(pairs).mul_(cis)
+        if qkv.dtype != torch.float32:
+            turned.copy_(pairs.flatten(-2))
     q, k, v = torch.split(qkv, sizes, -2)
     return q, k, v
 
