@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from types import SimpleNamespace
@@ -60,9 +61,12 @@ def render_frame(
     assert env.spec is not None
     name = env.spec.id.rsplit("/", 1)[-1]
     view = camera or next((view for prefix, view in VIEWS.items() if name.startswith(prefix)), 0)
-    if model.ncam == 0 and camera is None:
+    if camera is None and _needs_more(model):
         view = view if isinstance(view, View) else _whole(model)
-        model = _with_any_camera(raw.fullpath)
+        model = _for_pictures(raw.fullpath)
+        if _goal_site(model) >= 0:
+            model = copy.copy(model)
+            model.geom("goal").pos = raw.model.site_pos[_goal_site(raw.model)]
     if isinstance(view, View):
         model, view = _with_camera(model, view), 0
     # On a copy: bringing the kinematics up to date in the simulation itself would change Fetch's next step,
@@ -76,8 +80,32 @@ def render_frame(
 def check_drawable(env: gym.Env | VectorEnv) -> None:
     """Raise a ValueError for environments without MuJoCo, and for those that run in other processes."""
     raw = _simulation(env, 0)
-    if raw.model.ncam == 0:
-        _with_any_camera(raw.fullpath)  # PointMaze's file is a temporary one, and may be gone
+    if _needs_more(raw.model):
+        _for_pictures(raw.fullpath)  # a maze's file is a temporary one, and may be gone
+
+
+def before_reset(env: VectorEnv, index: int, call: Callable[[], None]) -> Callable[[], None]:
+    """Call `call` before each reset of simulation `index`, also those within a step; returns what ends it.
+
+    SAME_STEP autoreset leaves no other moment in which the state that an episode ended in can be drawn.
+    """
+    if isinstance(env, SyncVectorEnv):
+        inner = env.envs[index]
+        env.envs[index] = _BeforeReset(inner, call)
+        return lambda: env.envs.__setitem__(index, inner)
+    hooks: dict[int, Callable[[], None]] = env.unwrapped.before_reset  # type: ignore[attr-defined]
+    hooks[index] = call
+    return lambda: hooks.__delitem__(index)
+
+
+class _BeforeReset(gym.Wrapper):
+    def __init__(self, env: gym.Env, call: Callable[[], None]) -> None:
+        super().__init__(env)
+        self._call = call
+
+    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+        self._call()
+        return self.env.reset(**kwargs)
 
 
 def _simulation(env: gym.Env | VectorEnv, index: int) -> Any:
@@ -89,19 +117,37 @@ def _simulation(env: gym.Env | VectorEnv, index: int) -> Any:
     raw: Any = env.envs[index].unwrapped if isinstance(env, SyncVectorEnv) else env.unwrapped
     if hasattr(raw, "episodes"):  # the desk, single or vectorised
         return SimpleNamespace(model=raw.episodes.model(index), data=raw.episodes.sim.batch.get_data(index))
-    raw = getattr(raw, "point_env", raw)  # PointMaze keeps its simulation one level down
+    for inner in ("point_env", "ant_env"):  # mazes keep their simulation one level down
+        raw = getattr(raw, inner, raw)
     if not hasattr(raw, "model"):
         raise ValueError(f"{env.spec and env.spec.id}: is no MuJoCo environment and cannot be drawn")
     return raw
 
 
+def _needs_more(model: mujoco.MjModel) -> bool:
+    return model.ncam == 0 or _goal_site(model) >= 0
+
+
+def _goal_site(model: mujoco.MjModel) -> int:
+    """Index of the site that shows a maze's goal, -1 elsewhere."""
+    return mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_SITE, "target")
+
+
 @lru_cache(maxsize=4)
-def _with_any_camera(path: str) -> mujoco.MjModel:
-    """Compile a model without cameras again with one, since a compiled model cannot get any."""
+def _for_pictures(path: str) -> mujoco.MjModel:
+    """Compile a model again with what a compiled one cannot get: a camera, and a geom for a maze's goal.
+
+    Rays hit geoms only: PointMaze's ball is invisible under a site, and the goal of all mazes is a site.
+    """
     spec = mujoco.MjSpec.from_file(path)
     spec.worldbody.add_camera()
-    for geom in spec.geoms:  # PointMaze's ball is invisible under a site, and sites are not drawn here
+    for geom in spec.geoms:
         geom.rgba[3] = geom.rgba[3] or 1.0
+    goal = spec.site("target")
+    if goal is not None:
+        # Off the origin, or MuJoCo compiles it as fixed to the body's frame, not to be moved.
+        pos, rgba = goal.pos + [0.0, 0.0, 1e-3], [*goal.rgba[:3], 1.0]
+        spec.worldbody.add_geom(name="goal", type=goal.type, size=goal.size, pos=pos, rgba=rgba)
     return spec.compile()
 
 

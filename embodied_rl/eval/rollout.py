@@ -14,7 +14,7 @@ from gymnasium.vector import VectorEnv
 from embodied_rl.eval.play import Step, env_id, has_success, play
 from embodied_rl.eval.video import Mp4Writer, VideoConfig
 from embodied_rl.models.policy import Policy
-from envs.frames import render_frame
+from envs.frames import before_reset, render_frame
 from rl_core.progress import counting
 
 
@@ -174,7 +174,7 @@ class _Tally:
 
 
 class _Film:
-    """The video of one simulation's first episode; the state it ends in is reset away and so not shown."""
+    """The video of one simulation's first episode, from its first state to the one it ends in."""
 
     def __init__(self, env: VectorEnv, slot: int, config: VideoConfig, seed: int) -> None:
         control_fps = float(env.metadata.get("render_fps", config.max_fps))
@@ -183,18 +183,21 @@ class _Film:
         self._steps = 0
         self.path = config.directory / f"episode_seed_{seed}.mp4"
         self._writer = Mp4Writer(self.path, fps=control_fps / self._every)
-        self.close = self._writer.close
+        self._unhook = before_reset(env, slot, self._last_frame)
+
+    def close(self) -> None:
+        self._unhook()
+        self._writer.close()
 
     def frame(self) -> None:
         if self._steps % self._every == 0:
-            config = self._config
-            self._writer.add(
-                render_frame(
-                    self._env,
-                    self._slot,
-                    width=config.width,
-                    height=config.height,
-                    camera=config.camera,
-                )
-            )
+            self._draw()
         self._steps += 1
+
+    def _last_frame(self) -> None:
+        if self._steps:  # not before the reset that begins the episode
+            self._draw()
+
+    def _draw(self) -> None:
+        width, height, camera = self._config.width, self._config.height, self._config.camera
+        self._writer.add(render_frame(self._env, self._slot, width=width, height=height, camera=camera))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from typing import Any
 
@@ -55,6 +55,7 @@ class DeskVectorEnv(VectorEnv):
         self.single_action_space = self.episodes.action_space
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
+        self.before_reset: dict[int, Callable[[], None]] = {}  # called in the state that an episode ends in
         self._seeded = False
         self._everyone = np.ones(num_envs, np.bool_)
 
@@ -100,6 +101,8 @@ class DeskVectorEnv(VectorEnv):
             infos = self._infos(outcome.success) | {"reward_terms": outcome.terms}
             return _copy(outcome.obs), outcome.reward, outcome.terminated, outcome.truncated, infos
         final = self._final(outcome, ended)
+        for call in [call for index, call in self.before_reset.items() if ended[index]]:
+            call()
         obs = self.episodes.begin(np.flatnonzero(ended))
         infos = self._infos(np.where(ended, self.episodes.success(), outcome.success))
         infos |= {"reward_terms": outcome.terms, **final}

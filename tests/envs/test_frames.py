@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from envs.frames import VIEWS, View, check_drawable, render_frame
+from envs.frames import VIEWS, View, before_reset, check_drawable, render_frame
 from envs.suites import make, make_vec
 
 
@@ -30,6 +30,36 @@ def test_a_model_without_cameras_is_shown_whole(env_id):
     for _ in range(5):
         env.step(env.action_space.high)
     assert np.abs(render_frame(env, width=64, height=48) - before).max() > 20, "it follows the state"
+
+
+@pytest.mark.parametrize("env_id", ["PointMaze_UMaze-v3", "AntMaze_UMaze-v5"])
+def test_the_goal_of_a_maze_is_drawn_where_it_is(env_id):
+    env = make(env_id)
+    rows = []
+    for cell in (1, 3):
+        env.reset(seed=0, options={"goal_cell": np.array([cell, 2]), "reset_cell": np.array([2, 3])})
+        frame = render_frame(env, width=160, height=120).astype(int)
+        red = (frame[..., 0] > 100) & (frame[..., 1:].max(-1) < 60)
+        assert red.any()
+        rows.append(np.argwhere(red)[:, 0].mean())
+    assert rows[1] - rows[0] > 30, "the second goal lies further down"
+
+
+@pytest.mark.parametrize("env_id", ["Hopper-v5", "embodied/Desk-v0"])
+def test_the_last_state_can_be_drawn_before_it_is_reset_away(env_id):
+    vec, single = make_vec(env_id, 2, max_episode_steps=2), make(env_id, max_episode_steps=2)
+    vec.reset(seed=[0, 5]), single.reset(seed=5)
+    frames = []
+    stop = before_reset(vec, 1, lambda: frames.append(render_frame(vec, 1, width=64, height=48)))
+    for _ in range(2):
+        assert not frames
+        vec.step(np.stack([single.action_space.high] * 2))
+        single.step(single.action_space.high)
+    np.testing.assert_array_equal(frames[0], render_frame(single, width=64, height=48))
+    stop()
+    for _ in range(2):
+        vec.step(np.stack([single.action_space.high] * 2))
+    assert len(frames) == 1
 
 
 def test_what_is_not_mujoco_cannot_be_drawn():

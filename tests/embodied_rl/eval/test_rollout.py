@@ -1,3 +1,4 @@
+import av
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -134,6 +135,14 @@ def test_video_of_the_first_episodes(tmp_path):
     assert videos[2] is None
     assert sorted((tmp_path / "videos").iterdir()) == sorted(videos[:2])
     assert all(video.stat().st_size > 500 for video in videos[:2])
+
+
+def test_a_video_ends_in_the_last_state(tmp_path):
+    config = VideoConfig(directory=tmp_path, width=64, height=48, max_fps=1000)
+    env = make_vec("Hopper-v5", 1, max_episode_steps=4)
+    (first, _) = evaluate(Idle(3), env, episodes=2, seed=4, video=config).episodes
+    with av.open(str(first.video)) as container:
+        assert sum(1 for _ in container.decode(video=0)) == first.length + 1 == 5
 
 
 def test_bad_arguments():
