@@ -42,7 +42,7 @@ def commands(data: str, runs: str) -> dict[str, list[str]]:
         "dpo": ["align_offline", "+experiment=hh_dpo_scratch", sft],
         "ppo": ["align_online", "+experiment=hh_ppo_scratch", sft, f"rewards.functions=[{proxy}]"],
     }
-    found["ppo"] += [f"monitor.gold={judge}", "data.limit=1200"]
+    found["ppo"] += [f"monitor.gold={judge}", "data.limit=800"]
     for name, words in found.items():
         words += [source, "run.threads=1", "run.tensorboard=false", f"run.dir={runs}/{name}"]
     for name in ("dpo", "ppo"):

@@ -40,17 +40,21 @@ def encode(
     template: str = "own",
     too_long: str = "error",
     loss_on: str = "assistant",
+    allow_empty: bool = False,
 ) -> list[Encoded]:
     """Tokenise examples; `max_length` is the model's context, for a prompt with any one of its responses.
 
     `too_long`: "error"; "drop" leaves such examples out with a warning that counts them; "keep_end" cuts the
     prompt at its beginning. `loss_on` "all" learns every token of `messages` and `text`, "assistant" only the
-    assistant's turns. Raises ValueError naming the row: empty response, prompt longer than the context.
+    assistant's turns. With `allow_empty` an empty response is its EOS alone (a policy may say nothing).
+    Raises ValueError naming the row: empty response, prompt longer than the context.
     """
     choice("too_long", too_long, ["error", "drop", "keep_end"])
     choice("loss_on", loss_on, ["assistant", "all"])
     check_tokenizer(tokenizer)
-    texts = [_texts(tokenizer, number, example, template) for number, example in enumerate(examples)]
+    texts = [
+        _texts(tokenizer, number, example, template, allow_empty) for number, example in enumerate(examples)
+    ]
     prompt_ids = _tokenize(tokenizer, [text.prompt for text in texts])
     flat = [piece for text in texts for pieces in text.responses for piece, _ in pieces]
     ids = iter(_tokenize(tokenizer, flat))
@@ -120,28 +124,28 @@ class _Texts:
     rendered: bool  # by a chat template, which writes its own special tokens
 
 
-def _texts(tokenizer: Any, number: int, example: Example, template: str) -> _Texts:
+def _texts(tokenizer: Any, number: int, example: Example, template: str, allow_empty: bool) -> _Texts:
     try:
         if isinstance(example.prompt, list):
-            return _chat_texts(tokenizer, example, template)
+            return _chat_texts(tokenizer, example, template, allow_empty)
         if example.prompt is None and isinstance(example.responses[0], list):
             first, *rest = segments(tokenizer, example.responses[0], template)
             if first[1]:
                 raise ValueError("messages: the first turn must not be the assistant's")
             return _Texts(prompt=first[0], responses=[rest], rendered=True)
-        pieces = [[(_text(response), True)] for response in example.responses]
+        pieces = [[(_text(response, allow_empty), True)] for response in example.responses]
         return _Texts(prompt=example.prompt or "", responses=pieces, rendered=False)
     except ValueError as error:
         raise ValueError(f"row {number}: {error}") from error
 
 
-def _chat_texts(tokenizer: Any, example: Example, template: str) -> _Texts:
+def _chat_texts(tokenizer: Any, example: Example, template: str, allow_empty: bool) -> _Texts:
     assert isinstance(example.prompt, list)
     prompt = render(tokenizer, example.prompt, template=template, open_turn=True)
     responses = []
     for response in example.responses:
         turns = [{"role": "assistant", "content": response}] if isinstance(response, str) else response
-        if not turns or not turns[-1]["content"].strip():
+        if not turns or not (allow_empty or turns[-1]["content"].strip()):
             raise ValueError("the response is empty")
         pieces = segments(tokenizer, [*example.prompt, *turns], template)
         whole = "".join(text for text, _ in pieces)
@@ -161,10 +165,10 @@ def _after(pieces: list[tuple[str, bool]], start: int) -> list[tuple[str, bool]]
     return kept
 
 
-def _text(response: Any) -> str:
+def _text(response: Any, allow_empty: bool) -> str:
     if not isinstance(response, str):
         raise ValueError(f"the response is a {type(response).__name__} but its prompt is a text")
-    if not response.strip():
+    if not (allow_empty or response.strip()):
         raise ValueError("the response is empty")
     return response
 

@@ -70,7 +70,7 @@ class RewardModel(_Callable):
         if self.process:
             encoded = steps.encode(self.tokenizer, examples, **options)
         else:
-            options |= {"template": self.data.template, "too_long": "keep_end"}
+            options |= {"template": self.data.template, "too_long": "keep_end", "allow_empty": True}
             encoded = encode(self.tokenizer, examples, **options)
         scores = torch.zeros(len(encoded))
         for batch in Batches(encoded, self.data, seed=0, device=device).once():

@@ -42,6 +42,14 @@ def test_a_saved_model_scores_the_same_and_row_by_row(tmp_path, process):
     assert scores == pytest.approx(apart, abs=1e-5)
 
 
+@pytest.mark.parametrize("process", [None, "min"])
+def test_an_answer_of_nothing_has_a_score(process):
+    model = reward_model(process)
+    empty, other = model(["a", "a"], ["", "x"])
+    assert empty != other
+    assert [empty] == pytest.approx(model(["a"], [""]), abs=1e-6)
+
+
 def test_a_folder_without_a_reward_model_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"no reward_model\.json"):
         RewardModel.load(tmp_path)
