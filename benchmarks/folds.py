@@ -8,14 +8,12 @@ from typing import Any
 
 from benchmarks import record
 
-FOLDS = 5
 
-
-def train(recipe: str, data: str, runs: Path, fold: int) -> dict[str, Any]:
-    """Train one fold of `+experiment=<recipe>`; its report. A fold that is there already is read."""
+def train(recipe: str, data: str, runs: Path, fold: int, folds: int) -> dict[str, Any]:
+    """Train one of the folds of `+experiment=<recipe>`; its report. A fold that is there already is read."""
     folder = runs.resolve() / f"fold{fold}"
     if not (folder / "eval.json").exists():
-        words = [f"+experiment={recipe}", f"data.source={data}", f"data.held_out={1 / FOLDS}"]
+        words = [f"+experiment={recipe}", f"data.source={data}", f"data.held_out={1 / folds}"]
         words += [f"data.fold={fold}", "run.threads=1", "run.tensorboard=false", f"run.dir={folder}"]
         subprocess.run([sys.executable, "scripts/train_reward_model.py", *words], check=True, cwd=record.ROOT)
     report: dict[str, Any] = json.loads((folder / "eval.json").read_text())["overall"]

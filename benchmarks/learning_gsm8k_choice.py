@@ -1,4 +1,4 @@
-"""Does an outcome reward model choose better among four solutions than a vote does? Five folds of GSM8K.
+"""Does an outcome reward model choose better among four solutions than a vote does? Two halves of GSM8K.
 
     python -m benchmarks.learning_gsm8k_choice --data model_solutions.jsonl.gz --runs runs/gsm8k-outcome
 
@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import record
-from benchmarks.folds import FOLDS, train
+from benchmarks.folds import train
 from llm_align.data.examples import ratings
 from llm_align.data.gsm8k import SOLVERS
 from llm_align.data.readers import load_rows
 from llm_align.eval.accuracy import wilson
 
+FOLDS = 2
 NAMES = {
     "best_score": "reward model, best of 4",
     "majority": "majority of 4",
@@ -51,7 +52,7 @@ def main() -> None:
     parser.add_argument("--data", required=True)
     parser.add_argument("--runs", type=Path, default=Path("runs/gsm8k-outcome"))
     args = parser.parse_args()
-    reports = [train("gsm8k_outcome", args.data, args.runs, fold) for fold in range(FOLDS)]
+    reports = [train("gsm8k_outcome", args.data, args.runs, fold, FOLDS) for fold in range(FOLDS)]
     counts = [report["questions"] for report in reports]
     rows = {
         key: row(name, [report["best_of_n"][key][0] for report in reports], counts)

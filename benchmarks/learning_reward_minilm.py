@@ -19,13 +19,14 @@ import torch
 from sklearn.linear_model import LogisticRegressionCV
 
 from benchmarks import record
-from benchmarks.folds import FOLDS, train
+from benchmarks.folds import train
 from llm_align.data import examples as kinds
 from llm_align.data import loader
 from llm_align.data.tokens import Encoded
 from llm_align.eval.accuracy import wilson
 from llm_align.feedback.scorer import encoder_features, load_encoder
 
+FOLDS = 5
 TARGET = 0.63
 CFG = {"max_length": 256, "empty": "drop", "too_long": "keep_end", "held_out": 1 / FOLDS}
 
@@ -99,7 +100,7 @@ def main() -> None:
     torch.set_num_threads(1)
     model = Judge("reward model", {"recipe": "+experiment=hh_reward_minilm", "seed": 0})
     longer = Judge("longer answer wins", {})
-    reports = [train("hh_reward_minilm", args.data, args.runs, fold) for fold in range(FOLDS)]
+    reports = [train("hh_reward_minilm", args.data, args.runs, fold, FOLDS) for fold in range(FOLDS)]
     for report in reports:
         for judge, key in ((model, "accuracy"), (longer, "longer_wins")):
             judge.accuracies.append(report[key])
