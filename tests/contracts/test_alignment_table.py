@@ -10,6 +10,7 @@ from types import ModuleType
 import pytest
 
 from llm_align.feedback.reward_model import EXAMPLES
+from rl_core import config
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "alignment.md").read_text()
@@ -26,12 +27,24 @@ def script(name: str) -> ModuleType:
     return module
 
 
+def groups(module: ModuleType) -> dict[str, dict[str, type]]:
+    """The choices of `algo`, as the script gives them to Hydra."""
+    found = getattr(module, "ALGORITHMS", {})
+    named = {name: getattr(algorithm, "Config", algorithm) for name, algorithm in found.items()}
+    return {"algo": named} if named else {}
+
+
 def presets() -> set[str]:
     """Recipes of the online algorithms, without those of a dataset."""
-    words = [f"override /algo: {word}\n" for word in script("align_online").ALGORITHMS]
-    files = (ROOT / "configs" / "experiment").glob("*.yaml")
-    chosen = {path.stem for path in files if any(word in path.read_text() for word in words)}
-    return {name for name in chosen if not name.startswith("hh_")}
+    module, found = script("align_online"), set()
+    for path in (ROOT / "configs" / "experiment").glob("*.yaml"):
+        if "override /algo: " in path.read_text() and not path.stem.startswith("hh_"):
+            try:
+                config.parse("align_online", module.Config, groups(module), [f"+experiment={path.stem}"])
+                found.add(path.stem)
+            except ValueError:
+                continue  # another script's recipe
+    return found
 
 
 def test_every_algorithm_has_its_row():
@@ -48,14 +61,9 @@ def test_every_row_names_a_test(name: str, file: str, test: str):
 
 
 def test_every_command_of_the_walk_composes():
-    from rl_core import config
-
     commands = re.findall(r"^ {4,6}python scripts/(\w+)\.py ((?:.*\\\n)*.*)$", PAGE, flags=re.MULTILINE)
     assert len(commands) >= 8
     for name, words in commands:
         module = script(name)
-        groups = {"algo": getattr(module, "ALGORITHMS", {})}
-        if name == "align_online":
-            groups = {"algo": {word: algorithm.Config for word, algorithm in module.ALGORITHMS.items()}}
         arguments = words.replace("\\\n", " ").replace("'", "").split()
-        config.parse(name, module.Config, groups if groups["algo"] else {}, arguments)
+        config.parse(name, module.Config, groups(module), arguments)
