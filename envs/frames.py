@@ -15,7 +15,7 @@ import numpy as np
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
 
 from envs.desk.cameras import Quality, render
-from envs.desk.vector import RENDER_QUALITY
+from envs.desk.pictures import RENDER_QUALITY
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -32,6 +32,7 @@ class Config:
     out: str = "runs/simulate.mp4"
     seed: int = 0
     steps: int = 150  # at most, of 0.1 s
+    gl: str = ""  # draw the video with OpenGL by egl | osmesa instead of rays
     viewer: bool = False  # MuJoCo's web viewer, open to anyone who can reach its port
     port: int = 0  # of the viewer; 0: the first free one from 8080
 
@@ -46,6 +47,7 @@ def main(cfg: Config) -> None:
     meaning = instructions.understood(cfg.instruction, cfg.human, cfg.fallback, console.print)
     console.print(f"task: {meaning.task} {meaning.color}")
     options = environment(meaning) | {"terminate_on_success": False, "max_episode_steps": 10_000}
+    options["gl"] = cfg.gl
     desk = envs.config.Config(task=options.pop("task"), kwargs=options)
     policy, spec = open_policy(cfg.policy, desk, trust=cfg.trust, seed=cfg.seed)
     env = make_vec(spec.env_id, 1, **spec.env_kwargs)

@@ -19,9 +19,8 @@ from gymnasium.vector import VectorEnv
 from embodied_rl.eval.play import as_fields
 from embodied_rl.eval.video import Mp4Writer
 from embodied_rl.models.policy import Policy
-from envs.desk.cameras import render
 from envs.desk.control import ACTION_DIM
-from envs.desk.vector import RENDER_QUALITY
+from envs.desk.pictures import Painter
 
 BETWEEN = 2  # frames per action: motion between two actions is interpolated, or 10 Hz would stutter
 _POOL = ThreadPoolExecutor(BETWEEN)  # casting rays leaves Python free
@@ -55,6 +54,9 @@ def film(
     policy.reset(1)
     fps = env.metadata["render_fps"]
     writer = Mp4Writer(path, fps=fps * BETWEEN)
+    raw: Any = env.unwrapped
+    gl = raw.episodes.options.gl
+    painter, frames = Painter(gl), map if gl else _POOL.map  # OpenGL belongs to one thread
     success, steps, still = bool(infos["is_success"][0]), 0, 0
     action, before = np.zeros((1, ACTION_DIM)), _state(env)
     while still < _AFTER and (success or steps < max_steps):
@@ -69,13 +71,14 @@ def film(
         success = success or bool(infos["is_success"][0])
         after = _state(env)
         shares = [part / BETWEEN for part in range(1, BETWEEN + 1)]
-        for frame in _POOL.map(partial(_frame, env, before, after, size), shares):
+        for frame in frames(partial(_frame, env, painter, before, after, size), shares):
             writer.add(frame)
         before = after
         if viewer is not None:
             _show(viewer, env)
             time.sleep(max(0.0, 1 / fps - (time.perf_counter() - start)))
     writer.close()
+    painter.close()
     return Shown(success=success, steps=steps, path=path)
 
 
@@ -84,14 +87,16 @@ def _state(env: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return data.qpos.copy(), data.mocap_pos.copy(), data.mocap_quat.copy()
 
 
-def _frame(env: Any, before: Any, after: Any, size: tuple[int, int], share: float) -> np.ndarray:
+def _frame(
+    env: Any, painter: Painter, before: Any, after: Any, size: tuple[int, int], share: float
+) -> np.ndarray:
     """Draw the state a share of the way from one to the other."""
     model = env.unwrapped.episodes.model(0)
     data = mujoco.MjData(model)
     # Quaternions are close to each other: interpolated as numbers, and made unit again by the kinematics.
     data.qpos[:] = before[0] + share * (after[0] - before[0])
     data.mocap_pos[:], data.mocap_quat[:] = after[1:]
-    return render(model, data, "static", *size, quality=RENDER_QUALITY).rgb
+    return painter.draw(model, data, size)
 
 
 @contextmanager

@@ -10,10 +10,9 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.desk.cameras import render
 from envs.desk.choices import check_choice
 from envs.desk.episodes import DeskOptions, Episodes, Observation
-from envs.desk.vector import RENDER_QUALITY, RENDER_SIZE
+from envs.desk.pictures import RENDER_SIZE, Painter
 
 
 class DeskEnv(gym.Env):
@@ -38,6 +37,7 @@ class DeskEnv(gym.Env):
         self.observation_space = self.episodes.observation_space
         self.action_space = self.episodes.action_space
         self.render_mode = render_mode
+        self._painter = Painter(self.episodes.options.gl)
         self._seeded = False
 
     def reset(
@@ -83,8 +83,11 @@ class DeskEnv(gym.Env):
         if self.render_mode is None:
             return None
         data, model = self.episodes.sim.batch.get_data(0), self.episodes.model(0)
-        width, height = RENDER_SIZE
-        return render(model, data, "static", width, height, quality=RENDER_QUALITY).rgb
+        return self._painter.draw(model, data, RENDER_SIZE)
+
+    def close(self) -> None:
+        """Free what OpenGL holds."""
+        self._painter.close()
 
 
 def _first(obs: Observation) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from envs.desk.choices import at_least_one, check_choice
 from envs.desk.control import ACTION_DIM, Hand
 from envs.desk.disturbances import Disturbances
+from envs.desk.opengl import BACKENDS
 from envs.desk.parameters import Parameters
 from envs.desk.scene import Scene, find_scene
 from envs.desk.sensing import Observation, Sensors
@@ -33,6 +34,7 @@ class DeskOptions:
     cameras: Sequence[str] = ("static", "wrist")  # whose images they hold
     image_size: int | Sequence[int] = 64  # pixels, or height and width
     shadows: bool = False  # in these images
+    gl: str = ""  # what `render` draws with: rays, or OpenGL by "egl" or "osmesa"
     start: str = "task"  # a situation that the task drawn needs; or "play": any, and a task that fits it
     colors: Sequence[str] = ()  # of the blocks that a task may be about; empty for all of the scene
     scene: str | Scene = "calvin"  # a name of `envs.desk.scene.SCENES`, or a scene of one's own
@@ -43,6 +45,7 @@ class DeskOptions:
     on_error: str = "reset"  # NaN actions, diverged physics: end that episode with info["error"], or "raise"
 
     def __post_init__(self) -> None:
+        check_choice("gl", self.gl, ("", *BACKENDS))
         check_choice("start", self.start, ("task", "play"))
         check_choice("on_error", self.on_error, ("reset", "raise"))
         scene = find_scene(self.scene)

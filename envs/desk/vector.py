@@ -11,13 +11,9 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike, NDArray
 
-from envs.desk.cameras import Quality, render
 from envs.desk.choices import check_choice
 from envs.desk.episodes import DeskOptions, Episodes, Observation, Outcome
-from envs.desk.scene import COARSE_GROUPS, FINE_GROUPS
-
-RENDER_SIZE = (400, 304)  # width and height of `render()`, pixels
-RENDER_QUALITY = Quality(samples=2, groups=FINE_GROUPS, shadows=COARSE_GROUPS)
+from envs.desk.pictures import RENDER_SIZE, Painter
 
 
 class DeskVectorEnv(VectorEnv):
@@ -56,6 +52,7 @@ class DeskVectorEnv(VectorEnv):
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.before_reset: dict[int, Callable[[], None]] = {}  # called in the state that an episode ends in
+        self._painter = Painter(self.episodes.options.gl)
         self._seeded = False
         self._everyone = np.ones(num_envs, np.bool_)
 
@@ -155,11 +152,13 @@ class DeskVectorEnv(VectorEnv):
     def render(self) -> tuple[NDArray[np.uint8], ...]:
         """One image `[304, 400, 3]` of each desk from the static camera."""
         batch, model = self.episodes.sim.batch, self.episodes.model
-        width, height = RENDER_SIZE
         return tuple(
-            render(model(i), batch.get_data(i), "static", width, height, quality=RENDER_QUALITY).rgb
-            for i in range(self.num_envs)
+            self._painter.draw(model(i), batch.get_data(i), RENDER_SIZE) for i in range(self.num_envs)
         )
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Free what OpenGL holds."""
+        self._painter.close()
 
 
 def _copy(obs: Observation) -> Observation:
