@@ -1,24 +1,32 @@
-"""The desk against the bare physics: how much of `mujoco.batch`'s rate is left in 64 state environments.
+"""The desk against the bare physics and against one process per environment; memory per simulation.
 
-Both step the same model from the same states with the same joint targets on the same threads, and take turns.
+Where `mujoco.batch` is the peer, both step the same model from the same states with the same joint targets on
+the same threads, and take turns: the ratio is the share of its rate that is left in the environment.
 """
 
 from __future__ import annotations
 
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 
+import numpy as np
+from gymnasium.vector import AsyncVectorEnv
 from mujoco.batch import Batch
 
-from benchmarks.record import Row, write
+from benchmarks.record import Row, compare, write
+from envs.desk.env import DeskEnv
 from envs.desk.experts import Expert
 from envs.desk.scene import CONTROL_STEPS
+from envs.desk.tasks import TASKS
 from envs.desk.vector import DeskVectorEnv
 
 NUM_ENVS = 64
 NUM_THREADS = 2
 TURNS = 120
+MIX = list(TASKS)
 
 
 def milliseconds(call: Callable[[], object]) -> float:
@@ -27,15 +35,16 @@ def milliseconds(call: Callable[[], object]) -> float:
     return (time.perf_counter() - start) * 1e3
 
 
-def stepping() -> Row:
-    env = DeskVectorEnv(NUM_ENVS, "place_block", num_threads=NUM_THREADS)
-    expert = Expert("place_block", noise=0.2, mistakes=0.02)
+def stepping(what: str, task: str | list[str], num_envs: int, threads: int, target: float | None) -> Row:
+    """Environments under an imperfect expert, from the start of their episodes on."""
+    env = DeskVectorEnv(num_envs, task, num_threads=threads)
+    expert = Expert(task, noise=0.2, mistakes=0.02)
     sim = env.episodes.sim
-    bare = Batch(sim.model, NUM_ENVS, NUM_THREADS)
+    bare = Batch(sim.model, num_envs, min(threads, num_envs))
     control = bare.bind("ctrl")
     obs, _ = env.reset(seed=0)
     times: list[tuple[float, float]] = []
-    for _ in range(TURNS):
+    for _ in range(TURNS if num_envs <= NUM_ENVS else TURNS // 4):
         action = expert.act(obs)
         bare.state[:] = sim.batch.state
         result: list[tuple] = []
@@ -45,26 +54,79 @@ def stepping() -> Row:
         obs = result[0][0]
     ratios = [bare_ms / env_ms for env_ms, bare_ms in times]
     env_ms, bare_ms = (statistics.median(column) for column in zip(*times, strict=True))
-    steps = NUM_ENVS * CONTROL_STEPS * 1e3
     return Row(
-        what=f"{NUM_ENVS} desk environments, one action each",
+        what=f"{num_envs} desks, {what}, one action each, {threads} threads",
         peer_name="bare mujoco.batch",
         ours=env_ms,
         peer=bare_ms,
         unit="ms",
         ratio=statistics.median(ratios),
-        target=0.8,
+        target=target,
         ratios=[round(ratio, 3) for ratio in ratios],
         settings={
-            "threads": NUM_THREADS,
-            "env_physics_steps_per_second": round(steps / env_ms),
-            "bare_physics_steps_per_second": round(steps / bare_ms),
+            "threads": threads,
+            "envs": num_envs,
+            "env_steps_per_second": round(num_envs * 1e3 / env_ms),
+            "physics_steps_per_second": round(num_envs * CONTROL_STEPS * 1e3 / env_ms),
         },
     )
 
 
+def processes() -> Row:
+    """Against Gymnasium's own vectorisation of the single environment, one process for each."""
+    peer = AsyncVectorEnv([lambda: DeskEnv("place_block")] * NUM_ENVS)
+    ours = DeskVectorEnv(NUM_ENVS, "place_block", num_threads=NUM_THREADS)
+    peer.reset(seed=0), ours.reset(seed=0)
+    action = np.zeros((NUM_ENVS, 7), np.float32)
+    row = compare(
+        f"{NUM_ENVS} desks, place_block, one action each, {NUM_THREADS} threads",
+        lambda: ours.step(action),
+        lambda: peer.step(action),
+        peer_name="gymnasium AsyncVectorEnv",
+        rounds=15,
+        repeats=3,
+        target=5.0,
+        settings={"threads": NUM_THREADS, "processes": NUM_ENVS},
+    )
+    peer.close()
+    return row
+
+
+def memory(obs: str) -> Row:
+    """What a further simulation adds to the process, from the difference of two numbers of them."""
+    few, many = 64, 576
+    code = (
+        "import resource, sys; from envs.desk.vector import DeskVectorEnv;"
+        f"env = DeskVectorEnv(int(sys.argv[1]), 'place_block', num_threads={NUM_THREADS}, obs={obs!r});"
+        "env.reset(seed=0); [env.step(env.action_space.sample()) for _ in range(3)];"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"  # kilobytes
+    )
+    used = [
+        int(subprocess.run([sys.executable, "-c", code, str(n)], capture_output=True, check=True).stdout)
+        for n in (few, many)
+    ]
+    each = (used[1] - used[0]) / (many - few) / 1024
+    return Row(
+        what=f"memory per further simulation, obs={obs}",
+        peer_name="allowed",
+        ours=each,
+        peer=1.0,
+        unit="MB",
+        ratio=1.0 / each,
+        target=1.0,
+        settings={"from": few, "to": many},
+    )
+
+
 def main() -> None:
-    write("desk", [stepping()])
+    rows = [processes()]  # before there are threads, which a fork would not copy
+    rows += [memory(obs) for obs in ("state", "rgb")]
+    rows += [stepping("place_block", "place_block", NUM_ENVS, NUM_THREADS, 0.8)]
+    for num_envs in (1, 8, NUM_ENVS, 512):
+        for threads in (1, NUM_THREADS):
+            asked = 0.8 if (num_envs, threads) == (NUM_ENVS, NUM_THREADS) else None
+            rows.append(stepping("all tasks", MIX, num_envs, threads, asked))
+    write("desk", rows)
 
 
 if __name__ == "__main__":

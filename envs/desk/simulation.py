@@ -66,6 +66,8 @@ class Simulation:
         self._start_furniture = np.zeros((num_sims, len(JOINTS)))
         self._start_lights = np.zeros((num_sims, len(LIGHTS)), np.bool_)
         self._scratch = mujoco.MjData(self.model)
+        self.batch.reset(keyframe=0, stage=mujoco.mjtStage.mjSTAGE_NONE.value)
+        self._home = self.batch.state[0].copy()
         self._bind()
 
     def _bind(self) -> None:
@@ -85,7 +87,8 @@ class Simulation:
         first_light = int(model.body(LIGHTS[0]).mocapid[0])
         self._lit = mocap[:, first_light : first_light + len(LIGHTS)]
         site = model.site("grasp")
-        self._hand_body = int(site.bodyid[0])
+        self._joint_axis = batch.bind("xaxis")[:, :_NUM_JOINTS]
+        self._joint_pos = batch.bind("xanchor")[:, :_NUM_JOINTS]
         self._site_pos = batch.bind("site_xpos")[:, site.id]
         self._site_rot = batch.bind("site_xmat")[:, site.id].reshape(-1, 3, 3)
 
@@ -112,7 +115,7 @@ class Simulation:
 
         Each starts in a random situation that its task needs, or in the given ones.
         """
-        self.batch.reset(ids, keyframe=0, stage=mujoco.mjtStage.mjSTAGE_NONE.value)
+        self.batch.state[ids] = self._home
         for i, (sim, rng) in enumerate(zip(ids, rngs, strict=True)):
             self._draw_episode(int(sim), rng, situations[i] if situations else None)
         self.batch.forward(ids, stage=_POSITIONS)
@@ -226,8 +229,10 @@ class Simulation:
 
     def hand(self) -> Hand:
         """Measure every arm; `[N]` rows, copies that stay as they are when the simulation goes on."""
-        pos = self._site_pos.copy()
-        jac = np.concatenate(self.batch.jac(self._hand_body, pos), axis=1)[:, :, :_NUM_JOINTS]
+        pos, axis = self._site_pos.copy(), self._joint_axis
+        # All are hinges, whose columns are axis x arm over axis: `Batch.jac` would do all kinematics again.
+        turning = np.cross(axis, pos[:, None] - self._joint_pos)
+        jac = np.ascontiguousarray(np.concatenate([turning, axis], axis=2).transpose(0, 2, 1))
         speed = np.ascontiguousarray(self._qvel[:, :_NUM_JOINTS, None])
         return Hand(
             joints=self._qpos[:, :_NUM_JOINTS].copy(),
