@@ -22,7 +22,7 @@ from envs.desk.shapes import shapes_of
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-_AT_ONCE = 8  # images that are worked on together: more would leave the processor's cache
+_AT_ONCE = 16  # images that are worked on together: more would leave the processor's cache
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

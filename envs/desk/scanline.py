@@ -22,6 +22,7 @@ Ints = NDArray[np.int64]
 _BEHIND = 1e-9  # metres in front of the eye from which a vertex has a place in the image
 _ROUNDING = 1e-9  # pixels by which spans are widened, so that neighbours leave no gap between them
 _FARTHEST = np.float32(1e-9)  # inverse metres
+_FAR = 1e300  # pixels
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,10 +43,10 @@ class Views:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Hits:
-    """What the rays met first, and the `M` triangles among which they met it; the last stands for nothing."""
+    """What the rays met first, and the `M` triangles among which they met it."""
 
     inverse_depth: NDArray[np.float32]  # [n, height, width] 1/m, 0 for nothing
-    triangle: NDArray[np.int32]  # [n, height, width] of `M`; any where nothing was met
+    triangle: Ints  # [n, height, width] of `M`; any where nothing was met
     image: Ints  # [M] of `n`
     geom: Ints  # [M] of `G`
     normal: Floats  # [3, M] unit vector towards the eye, in the geom's frame
@@ -104,15 +105,27 @@ class Surfaces:
         nearest = np.zeros((len(views.eye) * views.height * views.width, 2), np.int32)
         _draw(nearest, first, count, start, slope.astype(np.float32), which.astype(np.int32))
         halves = nearest.reshape(len(views.eye), views.height, views.width, 2)
+        return self._seen(triangles, sides.inverse_depth, halves)
+
+    def _seen(self, triangles: _Triangles, inverse_depths: Floats, drawn: NDArray[np.int32]) -> Hits:
+        """Only the triangles that pixels `[n, height, width, 2]` show, and one for those that show none."""
+        triangle = drawn[..., 0].astype(np.int64)
+        used = np.zeros(max(len(triangles.image), 1), np.bool_)
+        used[triangle] = True
+        some = np.flatnonzero(used)
+        if not len(triangles.image):
+            triangles = _Triangles(image=some, geom=some, plane=some, corners=np.zeros((3, 1), np.int64))
+            inverse_depths = np.zeros((3, 1))
+        triangles = triangles.take(some)
         plane = self._planes.take(triangles.plane, axis=1)
         return Hits(
-            inverse_depth=halves.view(np.float32)[..., 1],
-            triangle=halves[..., 0],
-            image=np.append(triangles.image, 0),
-            geom=np.append(triangles.geom, 0),
-            normal=np.pad(plane[:3], ((0, 0), (0, 1))),
-            offset=np.append(plane[3], 0.0),
-            inverse_depths=np.pad(sides.inverse_depth, ((0, 0), (0, 1))),
+            inverse_depth=drawn.view(np.float32)[..., 1],
+            triangle=(np.cumsum(used) - 1).take(triangle),
+            image=triangles.image,
+            geom=triangles.geom,
+            normal=plane[:3],
+            offset=plane[3],
+            inverse_depths=inverse_depths.take(some, axis=1),
         )
 
     def _facing(self, views: Views) -> tuple[Floats, _Triangles]:
@@ -165,24 +178,38 @@ def _extent(vertices: Floats, corners: Ints, views: Views) -> tuple[Ints, Ints]:
     low[:, behind], high[:, behind] = 0.0, limit - 1
     low, high = low.astype(np.int32), high.astype(np.int32)
     a, b, c = corners
+    outside = _outside(vertices, limit)
+    out = outside.take(a) & outside.take(b) & outside.take(c)
     first = np.minimum(np.minimum(low.take(a, axis=1), low.take(b, axis=1)), low.take(c, axis=1))
     last = np.maximum(np.maximum(high.take(a, axis=1), high.take(b, axis=1)), high.take(c, axis=1))
     num = np.maximum(last - first + 1, 0)
-    return first[1].astype(np.int64), (num[1] * (num[0] > 0)).astype(np.int64)
+    return first[1].astype(np.int64), (num[1] * ((num[0] > 0) & (out == 0))).astype(np.int64)
+
+
+def _outside(vertices: Floats, limit: Floats) -> NDArray[np.uint8]:
+    """A bit for each side of the image, and for behind the eye, that a vertex is beyond.
+
+    What is linear in image coordinates is negative on a whole triangle if it is in its three corners.
+    """
+    low, high = vertices[:2] + 0.5 * vertices[2] < 0, vertices[:2] - (limit - 0.5) * vertices[2] > 0
+    bits = low[0] + 2 * low[1].view(np.uint8) + 4 * high[0].view(np.uint8) + 8 * high[1].view(np.uint8)
+    code: NDArray[np.uint8] = bits + 16 * (vertices[2] <= 0).view(np.uint8)
+    return code
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Sides:
     """Linear functions of `M` triangles."""
 
-    begin: Floats  # [3, 2, M] each side's column as slope * row + start where it bounds the left, else -inf
-    end: Floats  # [3, 2, M] and where it bounds the right, else inf
+    slope: Floats  # [3, M] how a side's column changes from row to row
+    begin: Floats  # [3, M] its column in row 0 where it bounds the left, else far out on the left
+    end: Floats  # [3, M] its column in row 0 where it bounds the right, else far out on the right
     inverse_depth: Floats  # [3, M] as a function of (u, v, 1)
 
 
 def _sides(vertices: Floats, corners: Ints) -> _Sides:
     a, b, c = (vertices.take(corner, axis=1) for corner in corners)
-    begin, end = np.empty((3, 2, len(a[0]))), np.empty((3, 2, len(a[0])))
+    slope, begin, end = (np.empty((3, len(a[0]))) for _ in range(3))
     total, scale = np.zeros_like(a), np.zeros_like(a[0])
     for side, (p, q, r) in enumerate(((b, a, c), (c, b, a), (a, c, b))):
         # The plane through the eye and the side; x u + y v + z is positive inside. Two triangles at an edge
@@ -193,24 +220,25 @@ def _sides(vertices: Floats, corners: Ints) -> _Sides:
         total += (x, y, z)
         scale += x * r[0] + y * r[1] + z * r[2]
         x[x == 0] = 1e-30
-        line = np.stack([-y / x, -z / x])
         begins = x > 0
-        begin[side], end[side] = line, line
-        begin[side, 0, ~begins], begin[side, 1, ~begins] = 0.0, -np.inf
-        end[side, 0, begins], end[side, 1, begins] = 0.0, np.inf
+        slope[side], start = -y / x, -z / x
+        begin[side], end[side] = start - _FAR * ~begins, start + _FAR * begins
     # Each of the three products is the triangle's volume; their mean is the most exact of it.
-    return _Sides(begin=begin, end=end, inverse_depth=total / (scale / 3))
+    return _Sides(slope=slope, begin=begin, end=end, inverse_depth=total / (scale / 3))
 
 
 def _spans(sides: _Sides, which: Ints, v: Ints, width: int) -> tuple[Ints, Ints]:
     """First pixel and number of pixels, `[S]`, in which row `v` `[S]` meets the triangle `which` `[S]`."""
-    slope, start = sides.begin.take(which, axis=2).swapaxes(0, 1)
-    left = (slope * v + start).max(axis=0)
-    slope, start = sides.end.take(which, axis=2).swapaxes(0, 1)
-    right = (slope * v + start).min(axis=0)
-    left = np.ceil(np.clip(left - _ROUNDING, 0.0, float(width)))
-    right = np.floor(np.clip(right + _ROUNDING, -1.0, width - 1.0))
-    return left.astype(np.int64), np.maximum(right - left + 1.0, 0.0).astype(np.int64)
+    left, right = np.full(len(which), -1.0), np.full(len(which), float(width))
+    for slope, begin, end in zip(sides.slope, sides.begin, sides.end, strict=True):
+        shift = slope.take(which)
+        shift *= v
+        np.maximum(left, begin.take(which) + shift, out=left)
+        shift += end.take(which)
+        np.minimum(right, shift, out=right)
+    first = np.ceil(np.clip(left - _ROUNDING, 0.0, float(width)))
+    last = np.floor(np.clip(right + _ROUNDING, -1.0, width - 1.0))
+    return first.astype(np.int64), np.maximum(last - first + 1.0, 0.0).astype(np.int64)
 
 
 def _draw(
@@ -222,13 +250,15 @@ def _draw(
     which: NDArray[np.int32],
 ) -> None:
     """Enter `S` spans into the pixels `[..., 2]`, each a triangle and the bits of an inverse depth."""
+    before = np.cumsum(count) - count
     total = int(count.sum())
-    step = np.arange(total) - np.repeat(np.cumsum(count) - count, count)
+    step = np.arange(total, dtype=np.int32) - np.repeat(before.astype(np.int32), count)
     # One integer of the two: positive floats compare as their bits do.
     keys = np.empty((total, 2), np.int32)
     keys[:, 0] = np.repeat(which, count)
-    depth = np.repeat(slope, count) * step.astype(np.float32)
+    depth = step.astype(np.float32)
+    depth *= np.repeat(slope, count)
     depth += np.repeat(start, count)
     np.maximum(depth, _FARTHEST, out=keys.view(np.float32)[:, 1])
-    step += np.repeat(first, count)
-    np.maximum.at(nearest.view(np.int64)[:, 0], step, keys.view(np.int64)[:, 0])
+    pixel = np.arange(total) + np.repeat(first - before, count)
+    np.maximum.at(nearest.view(np.int64)[:, 0], pixel, keys.view(np.int64)[:, 0])

@@ -93,13 +93,13 @@ def shade(eyes: Eyes, things: Things, hits: Hits, depth: Singles, surfaces: Surf
     normal, offset = _planes(things, hits)
     num_lights = len(things.directional)
     amount = np.empty((*depth.shape, 1 + num_lights), np.float32)
-    above = _dot(normal, eyes.pos[hits.image].T) - offset
+    above = _dot(normal, eyes.pos.T.take(hits.image, axis=1)) - offset
     amount[..., 0] = above.astype(np.float32).take(hits.triangle) * hits.inverse_depth / np.sqrt(along)
     for light in range(num_lights):
         if things.directional[light]:
-            above = -_dot(normal, things.light_dir[hits.image, light].T)
+            above = -_dot(normal, things.light_dir[:, light].T.take(hits.image, axis=1))
         else:
-            above = _dot(normal, things.light_pos[hits.image, light].T) - offset
+            above = _dot(normal, things.light_pos[:, light].T.take(hits.image, axis=1)) - offset
         lit = np.maximum(above, 0.0).astype(np.float32).take(hits.triangle)
         if not things.directional[light]:
             to_light = (things.light_pos[:, light] - eyes.pos)[:, None] @ eyes.axes
