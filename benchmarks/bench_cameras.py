@@ -19,8 +19,8 @@ import numpy as np  # noqa: E402
 from benchmarks.record import Row, compare, write  # noqa: E402
 from envs.desk.batch_cameras import BatchCameras  # noqa: E402
 from envs.desk.cameras import Quality, render  # noqa: E402
-from envs.desk.scene import COARSE_GROUPS  # noqa: E402
-from envs.desk.tasks import TASKS  # noqa: E402
+from envs.desk.scene import COARSE_GROUPS, DESK  # noqa: E402
+from envs.desk.tasks import tasks_of  # noqa: E402
 from envs.desk.vector import DeskVectorEnv  # noqa: E402
 
 NUM_SIMS = 64
@@ -65,7 +65,7 @@ def per_image(row: Row, ours: int, peer: int, target: float | None) -> Row:
 
 
 def main() -> None:
-    env = DeskVectorEnv(NUM_SIMS, list(TASKS), num_threads=NUM_THREADS)
+    env = DeskVectorEnv(NUM_SIMS, tasks_of(DESK), num_threads=NUM_THREADS)
     env.reset(seed=0)
     batch = env.episodes.sim.batch
     cameras = BatchCameras(batch, quality=Quality(groups=COARSE_GROUPS), num_threads=NUM_THREADS)

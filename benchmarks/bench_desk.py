@@ -19,14 +19,14 @@ from mujoco.batch import Batch
 from benchmarks.record import Row, compare, write
 from envs.desk.env import DeskEnv
 from envs.desk.experts import Expert
-from envs.desk.scene import CONTROL_STEPS
-from envs.desk.tasks import TASKS
+from envs.desk.scene import CONTROL_STEPS, DESK
+from envs.desk.tasks import tasks_of
 from envs.desk.vector import DeskVectorEnv
 
 NUM_ENVS = 64
 NUM_THREADS = 2
 TURNS = 120
-MIX = list(TASKS)
+MIX = list(tasks_of(DESK))
 
 
 def milliseconds(call: Callable[[], object]) -> float:
@@ -44,7 +44,7 @@ def stepping(what: str, task: str | list[str], num_envs: int, threads: int, targ
     control = bare.bind("ctrl")
     obs, _ = env.reset(seed=0)
     times: list[tuple[float, float]] = []
-    for _ in range(TURNS if num_envs <= NUM_ENVS else TURNS // 4):
+    for _ in range(TURNS if num_envs <= NUM_ENVS else TURNS // 12):
         action = expert.act(obs)
         bare.state[:] = sim.batch.state
         result: list[tuple] = []
@@ -84,7 +84,6 @@ def processes() -> Row:
         lambda: peer.step(action),
         peer_name="gymnasium AsyncVectorEnv",
         rounds=15,
-        repeats=3,
         target=5.0,
         settings={"threads": NUM_THREADS, "processes": NUM_ENVS},
     )

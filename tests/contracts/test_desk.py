@@ -23,6 +23,7 @@ def desk(task: Any, **fixed: Any) -> Factory:
 # One task of each family, and all tasks of each scene mixed; every single task is tested at the end.
 ALONE = [task.name for task, _ in families(tuple(TASKS[name] for name in tasks_of(DESK)))]
 FACTORIES = {name: desk(name) for name in ALONE}
+FACTORIES["images"] = desk("lift_block", obs="state+rgbd+segmentation", image_size=12)
 FACTORIES |= {f"all of {name}": desk(tasks_of(scene), scene=name) for name, scene in SCENES.items()}
 
 
