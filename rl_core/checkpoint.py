@@ -15,6 +15,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from rl_core import distributed
 
 _TENSORS, _TREE = "tensors.safetensors", "state.json"
 
@@ -62,15 +65,26 @@ def _stateful(path: str, value: object) -> Iterator[tuple[str, Stateful]]:
 def save(directory: Path, step: int, objects: Mapping[str, Stateful], keep: int = 2) -> Path:
     """Write `directory/step_<step>` holding the state of `objects`; older checkpoints beyond `keep` go.
 
-    The files are written under a temporary name, flushed to the disk and renamed, so a checkpoint is there
+    Of several processes, all take part and the first one writes. The files are written under a temporary name, flushed to the disk and renamed, so a checkpoint is there
     whole or not at all. Raises OSError (disk full, no permission) with the earlier checkpoints untouched.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    target = directory / f"step_{step:09d}"
-    temporary = directory / f".writing_{target.name}"
-    shutil.rmtree(temporary, ignore_errors=True)
     tensors: dict[str, Tensor] = {}
     tree = {name: _pack(obj.state_dict(), name, tensors) for name, obj in objects.items()}
+    target = directory / f"step_{step:09d}"
+    if distributed.rank() == 0:
+        _write(target, step, tree, tensors)
+        others = [path for path in _complete(directory) if path != target]
+        for old in others[: len(others) - keep + 1]:
+            shutil.rmtree(old)
+    distributed.barrier()
+    return target
+
+
+def _write(target: Path, step: int, tree: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    directory = target.parent
+    directory.mkdir(parents=True, exist_ok=True)
+    temporary = directory / f".writing_{target.name}"
+    shutil.rmtree(temporary, ignore_errors=True)
     try:
         temporary.mkdir()
         save_file(tensors, temporary / _TENSORS)
@@ -84,10 +98,6 @@ def save(directory: Path, step: int, objects: Mapping[str, Stateful], keep: int 
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    others = [path for path in _complete(directory) if path != target]
-    for old in others[: len(others) - keep + 1]:
-        shutil.rmtree(old)
-    return target
 
 
 def load_latest(
@@ -112,8 +122,9 @@ def load_latest(
                 "it belongs to another configuration"
             )
         for name, obj in objects.items():
-            obj.load_state_dict(state[name])
-        for path in damaged:
+            obj.load_state_dict(_sharded(obj, state[name]))
+        distributed.barrier()
+        for path in damaged if distributed.rank() == 0 else ():
             shutil.rmtree(path)
         return step
     if damaged:
@@ -130,6 +141,21 @@ def read_latest(directory: Path, map_location: torch.device | str = "cpu") -> di
     if not complete:
         raise ValueError(f"{directory}: holds no checkpoint")
     return _read(complete[-1], map_location)[1]
+
+
+def _sharded(obj: Stateful, state: dict[str, Any]) -> dict[str, Any]:
+    """`state` with its tensors cut into shards where those of `obj` are."""
+    if isinstance(obj, nn.Module):
+        present = obj.state_dict()
+        return {name: distributed.cut_like(value, present.get(name)) for name, value in state.items()}
+    if isinstance(obj, Optimizer):
+        params = [p for group in obj.param_groups for p in group["params"]]
+        moments = {
+            number: {name: distributed.cut_like(value, params[number]) for name, value in own.items()}
+            for number, own in state["state"].items()
+        }
+        return {**state, "state": moments}
+    return state
 
 
 def _complete(directory: Path) -> list[Path]:
@@ -151,7 +177,7 @@ def _pack(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     """Replace tensors by references into `tensors`; mark tuples and pairs, which JSON does not have."""
     if isinstance(value, Tensor):
         # a copy, because safetensors refuses tensors that share memory (tied weights)
-        tensors[path] = value.detach().to("cpu", copy=True).contiguous()
+        tensors[path] = distributed.full(value.detach()).to("cpu", copy=True).contiguous()
         return {"tensor": path}
     if isinstance(value, Mapping):
         return {"items": [[key, _pack(item, f"{path}/{key}", tensors)] for key, item in value.items()]}

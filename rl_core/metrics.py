@@ -13,9 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rl_core import distributed
+
 
 class MetricLog:
-    """Collects values between two flushes and writes their means as one row of `metrics.jsonl`."""
+    """Collects values between two flushes and writes their means as one row of `metrics.jsonl`.
+
+    Of several processes, which all have the same values, the first one writes.
+    """
 
     def __init__(
         self, directory: Path, *, config: Any, tensorboard: bool = False, wandb: bool = False
@@ -25,8 +30,9 @@ class MetricLog:
         self._counts: dict[str, int] = {}
         self._step = 0
         self._start = time.monotonic()
-        self._writer = _tensorboard(directory) if tensorboard else None
-        self._wandb = _wandb(directory, config) if wandb else None
+        self._writes = distributed.rank() == 0
+        self._writer = _tensorboard(directory) if tensorboard and self._writes else None
+        self._wandb = _wandb(directory, config) if wandb and self._writes else None
 
     def add(self, step: int, values: Mapping[str, Tensor | float], group: str) -> None:
         """Add one observation of each value; tensors stay where they are, nothing waits for the device."""
@@ -58,8 +64,9 @@ class MetricLog:
                 "A lower learning rate, gradient clipping or run.precision=float32 may help"
             )
         record = {"step": step, "time": round(time.monotonic() - self._start, 3), **row}
-        with self._file.open("a") as stream:
-            stream.write(json.dumps(record) + "\n")
+        if self._writes:
+            with self._file.open("a") as stream:
+                stream.write(json.dumps(record) + "\n")
         if self._writer is not None:
             for key, value in row.items():
                 self._writer.add_scalar(key, value, step)
@@ -69,7 +76,7 @@ class MetricLog:
 
     def rewind(self, step: int) -> None:
         """Forget rows after `step`, and one cut short by a kill: the resumed run writes them again."""
-        if not self._file.exists():
+        if not self._writes or not self._file.exists():
             return
         rows = [row for line in self._file.read_text().splitlines() if (row := _parse(line))["step"] <= step]
         temporary = self._file.with_suffix(".writing")

@@ -13,9 +13,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
+from rl_core import distributed
 from rl_core.config import require
 from rl_core.policy_losses import clipped_surrogate, clipped_value_loss, ratio_stats, token_ratio
 from rl_core.reductions import masked_mean, token_mean, whiten
@@ -104,22 +105,34 @@ def ppo_update(
     if len(rollout) == 0:
         raise ValueError("rollout: 0 rows; must hold at least one")
     rollout = dataclasses.replace(rollout, advantage=whiten(rollout.advantage, rollout.mask))
-    params = [p for group in optimizer.param_groups for p in group["params"]]
     num_minibatches = math.ceil(len(rollout) / config.minibatch_size)
     history: list[dict[str, Tensor]] = []
     for _ in range(config.epochs):
         order = torch.randperm(len(rollout), generator=generator, device=generator.device)
         for index in order.to(rollout.log_prob.device).tensor_split(num_minibatches):
-            loss, stats = ppo_loss(evaluate, rollout[index], config)
+            rows, weight = _own(rollout, index)
+            loss, stats = ppo_loss(evaluate, rows, config)
+            stats = distributed.combine(
+                {name: x if name.endswith("_max") else weight * x for name, x in stats.items()}
+            )
             # `not <=` instead of `>`: a NaN stops too
             if math.isfinite(config.target_kl) and not stats["approx_kl"] <= config.target_kl:
                 return _summary(history, stats, rollout)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            stats["grad_norm"] = nn.utils.clip_grad_norm_(params, config.max_grad_norm)
-            optimizer.step()
+            (weight * loss).backward()  # type: ignore[no-untyped-call]
+            stats["grad_norm"] = distributed.clip_and_step(optimizer, config.max_grad_norm)
             history.append(stats)
     return _summary(history, stats, rollout)
+
+
+def _own(rollout: Rollout, index: Tensor) -> tuple[Rollout, Tensor | float]:
+    """This process's rows of a minibatch, and its share of the minibatch's steps: what its means weigh."""
+    if distributed.size() == 1:
+        return rollout[index], 1.0
+    own, weight = distributed.share(index)
+    if rollout.mask is None:
+        return rollout[own], weight * len(own) / len(index)
+    return rollout[own], weight * rollout.mask[own].sum() / rollout.mask[index].sum()
 
 
 def ppo_loss(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +19,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
-console = Console(stderr=True, highlight=False)
+# of several processes the first one speaks
+console = Console(stderr=True, highlight=False, quiet=os.environ.get("RANK", "0") != "0")
 
 
 class _Rate(ProgressColumn):

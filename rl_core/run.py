@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from rl_core import accelerate, checkpoint, config, provenance
+from rl_core import accelerate, checkpoint, config, distributed, provenance
 from rl_core.config import choice, require
 from rl_core.metrics import MetricLog
 from rl_core.progress import bar, console
@@ -50,6 +51,7 @@ class Config:
     precision: str = "float32"  # float32 | bfloat16: matrix products under autocast
     compile: bool = False
     cuda_graphs: bool = False
+    distributed: str = "ddp"  # ddp | fsdp2 (weights sharded): what several processes, under torchrun, do
     tensorboard: bool = True
     wandb: bool = False
 
@@ -61,6 +63,11 @@ class Config:
         for name in ("log_every", "eval_every", "checkpoint_every", "keep_checkpoints"):
             require(getattr(self, name) >= 1, f"run.{name}", getattr(self, name), "at least 1")
         choice("run.precision", self.precision, ["float32", "bfloat16"])
+        choice("run.distributed", self.distributed, ["ddp", "fsdp2"])
+        several = self.distributed == "ddp" or distributed.size() > 1
+        require(several, "run.distributed", self.distributed, "ddp where torchrun has started one process")
+        plain = distributed.size() == 1 or not (self.compile or self.cuda_graphs)
+        require(plain, "run.compile, run.cuda_graphs", True, "false with several processes")
 
 
 class Run:
@@ -71,24 +78,35 @@ class Run:
     """
 
     def __init__(
-        self, cfg: Config, *, config: Any, default_dir: str = "runs/run", may_change: Sequence[str] = ()
+        self,
+        cfg: Config,
+        *,
+        config: Any,
+        default_dir: str = "runs/run",
+        may_change: Sequence[str] = (),
+        shared: bool = False,
     ) -> None:
         """Claim the directory; raises ValueError if it holds another run than this one.
 
         `config` is the whole configuration; `may_change` names keys, or groups of keys, that a resumed run
-        may change because they decide nothing that is learned.
+        may change because they decide nothing that is learned; `shared` says that what is trained shares its
+        work between the processes of torchrun.
         """
+        count = distributed.size()
+        require(shared or count == 1, "WORLD_SIZE", count, "1: this trains in one process, without torchrun")
         self.cfg = cfg
         self.dir = Path(cfg.dir or "-".join(filter(None, [default_dir, cfg.name])))
         self.device = pick_device(cfg.device)
         if cfg.cuda_graphs and self.device.type != "cuda":
             raise ValueError(f"run.cuda_graphs=True: needs a CUDA device, this run is on {self.device}")
+        distributed.start(self.device)
         if cfg.threads:
             torch.set_num_threads(cfg.threads)
-        torch.manual_seed(cfg.seed)  # for what users' own networks draw from the global generator
+        # for what users' own networks, and dropout, draw from the global generator
+        torch.manual_seed(cfg.seed + distributed.rank())
         self.rng = torch.Generator(self.device).manual_seed(cfg.seed)
         self.numpy_rng = np.random.default_rng(cfg.seed)
-        self._claim_directory(config, _MAY_CHANGE.union(may_change))
+        self._claim(config, _MAY_CHANGE.union(may_change))
         self.metrics = MetricLog(self.dir, config=config, tensorboard=cfg.tensorboard, wandb=cfg.wandb)
         self._stop: signal.Signals | None = None
         self._paused = ""
@@ -100,8 +118,10 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close the metric files."""
+        """Close the metric files; after an error torchrun ends the other processes."""
         self.metrics.close()
+        if error is None:
+            distributed.stop()
 
     def steps(self, agent: nn.Module, **stateful: checkpoint.Stateful) -> Iterator[int]:
         """Yield the steps that are left, 1 to `cfg.steps`; the loop body is one update.
@@ -116,6 +136,7 @@ class Run:
             task = progress.add_task("training", total=self.cfg.steps, completed=done, note="")
             for step in range(done + 1, self.cfg.steps + 1):
                 yield step
+                self._agree_to_stop()
                 last = step == self.cfg.steps or self._stop is not None or bool(self._paused)
                 if last or step % self.cfg.log_every == 0 or self.should_eval(step):
                     progress.update(task, completed=step, note=self.metrics.flush())
@@ -174,7 +195,7 @@ class Run:
     def _save(self, step: int, agent: nn.Module, objects: dict[str, checkpoint.Stateful]) -> None:
         self.metrics.flush()
         for name, value in agent.named_parameters():
-            if not torch.isfinite(value).all():
+            if not torch.isfinite(distributed.full(value)).all():
                 raise FloatingPointError(
                     f"step {step}: parameter {name} is not finite; checkpoints before it are kept"
                 )
@@ -186,6 +207,12 @@ class Run:
                 f"step {step}: the checkpoint could not be written to {self.dir} ({error.strerror}); "
                 "the one before it is intact: make room and continue with run.resume=true",
             ) from error
+
+    def _agree_to_stop(self) -> None:
+        """A signal reaches the processes at different steps: whoever has one, all stop."""
+        if distributed.size() > 1:
+            signals = [number for number in distributed.gather(self._stop) if number is not None]
+            self._stop = signals[0] if signals else None
 
     @contextmanager
     def _stoppable(self) -> Iterator[None]:
@@ -203,8 +230,9 @@ class Run:
                 signal.signal(number, handler)
 
     def _record_pause(self, step: int) -> None:
-        with (self.dir / "pauses.jsonl").open("a") as stream:
-            stream.write(json.dumps({"step": step, "reason": self._paused}) + "\n")
+        if distributed.rank() == 0:
+            with (self.dir / "pauses.jsonl").open("a") as stream:
+                stream.write(json.dumps({"step": step, "reason": self._paused}) + "\n")
         console.print(f"paused after step {step}: {self._paused}; run.resume=true continues from it")
 
     def _exit(self, step: int) -> None:
@@ -214,6 +242,18 @@ class Run:
             "run.resume=true continues from it"
         )
         raise SystemExit(128 + self._stop.value)
+
+    def _claim(self, config_: Any, may_change: set[str]) -> None:
+        """Let the first process claim the directory, and all hear what it found."""
+        mistake: ValueError | None = None
+        if distributed.rank() == 0:
+            try:
+                self._claim_directory(config_, may_change)
+            except ValueError as error:
+                mistake = error
+        mistake = distributed.gather(mistake)[0]
+        if mistake is not None:
+            raise mistake
 
     def _claim_directory(self, config_: Any, may_change: set[str]) -> None:
         """Create the directory, or check that it holds the run that is to be resumed."""
@@ -249,8 +289,10 @@ class Run:
 
 def pick_device(name: str) -> torch.device:
     """Return the device called `name`; `auto` is CUDA where there is one."""
+    if name in ("auto", "cuda") and torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device("cpu")
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -304,13 +346,15 @@ class _NumpyRng:
 
 
 class _GlobalRng:
-    """The global torch generators, which dropout cannot help drawing from."""
+    """The global torch generators, which dropout cannot help drawing from; each process has its own."""
 
     def state_dict(self) -> dict[str, Any]:
         cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-        return {"cpu": torch.get_rng_state(), "cuda": cuda}
+        return {"processes": distributed.gather({"cpu": torch.get_rng_state(), "cuda": cuda})}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        states = state_dict["processes"]
+        state_dict = states[distributed.rank() % len(states)]
         torch.set_rng_state(state_dict["cpu"].cpu())
         if state_dict["cuda"]:
             torch.cuda.set_rng_state_all([state.cpu() for state in state_dict["cuda"]])

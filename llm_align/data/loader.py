@@ -17,6 +17,7 @@ from llm_align.data.examples import Example, Text
 from llm_align.data.readers import Row, load_rows
 from llm_align.data.sampler import TokenBudget
 from llm_align.data.tokens import Encoded, encode
+from rl_core import distributed
 from rl_core.config import choice, require
 from rl_core.run import Run
 
@@ -35,8 +36,8 @@ class Config:
     empty: str = "error"  # error | drop: examples with a response that has no text
     too_long: str = "drop"  # drop | error | keep_end (cuts the prompt at its beginning)
     loss_on: str = "assistant"  # of messages: assistant | all
-    batch_size: int = 16  # examples to a batch at most
-    max_tokens: int = 16_384  # tokens to a batch at most
+    batch_size: int = 16  # examples to a batch at most, of all processes together
+    max_tokens: int = 16_384  # tokens to a batch at most, likewise
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -156,16 +157,20 @@ def make_batch(encoded: Sequence[Encoded], rows: Sequence[int], pad_id: int = 0)
 class Batches:
     """Batches of encoded examples, of similar lengths and under a token budget, on `device`.
 
-    Its state is the position in the dataset: give it to `run.steps(agent, data=batches)`.
+    Its state is the position in the dataset: give it to `run.steps(agent, data=batches)`. Of several
+    processes each gets its share of every batch.
     """
 
     def __init__(
         self, encoded: Sequence[Encoded], cfg: Config, *, seed: int, device: torch.device | str = "cpu"
     ) -> None:
-        require(len(encoded) > 0, "data.source", cfg.source, "a dataset that leaves examples to train on")
+        count = distributed.size()
+        enough = f"a dataset that leaves {count} examples or more to train on and, if any, to evaluate on"
+        require(len(encoded) >= count, "data.source", cfg.source, enough)
+        require(cfg.batch_size >= count, "data.batch_size", cfg.batch_size, f"at least the {count} processes")
         lengths = [item.num_tokens for item in encoded]
         self.encoded = encoded
-        self._sampler = TokenBudget(lengths, cfg.max_tokens, seed, cfg.batch_size)
+        self._sampler = TokenBudget(lengths, cfg.max_tokens, seed, cfg.batch_size, count)
         self._device = device
 
     def __len__(self) -> int:
@@ -178,15 +183,7 @@ class Batches:
     def once(self) -> Iterator[Batch]:
         """Every example once, short ones first; does not move the position of `next`."""
         order = sorted(range(len(self.encoded)), key=lambda row: self.encoded[row].num_tokens)
-        budget, size = self._sampler.max_tokens, self._sampler.max_rows
-        rows: list[int] = []
-        for row in order:
-            full = (len(rows) + 1) * self.encoded[row].num_tokens > budget or len(rows) == size
-            if rows and full:
-                yield self._batch(rows)
-                rows = []
-            rows.append(row)
-        yield self._batch(rows)
+        yield from map(self._batch, self._sampler.cut(order))
 
     def state_dict(self) -> dict[str, Any]:
         """The sampler's position."""
@@ -197,7 +194,7 @@ class Batches:
         self._sampler.load_state_dict(state_dict)
 
     def _batch(self, rows: list[int]) -> Batch:
-        batch = make_batch(self.encoded, rows)
+        batch = make_batch(self.encoded, distributed.share(rows)[0])
         return Batch(
             rows=batch.rows,
             examples=batch.examples,

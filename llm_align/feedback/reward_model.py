@@ -30,6 +30,8 @@ from llm_align.feedback import steps
 from llm_align.feedback.calibration import Calibration, calibration
 from llm_align.feedback.scorer import Scorer
 from llm_align.models import optim
+from llm_align.models.parallel import distribute
+from rl_core import distributed
 from rl_core.config import choice, require
 from rl_core.preferences import bradley_terry_loss, centering_loss, plackett_luce_loss, pointwise_loss
 from rl_core.run import Run
@@ -131,28 +133,30 @@ def update(agent: Agent, batch: Batch, features: Tensor | None, cfg: Config) -> 
     else:
         objective, stats = _objective(agent, batch, features, cfg)
     objective.backward()
-    norm = optim.apply_gradients(agent.optimizer, cfg.optim)
-    return {"loss": objective.detach(), **stats, "grad_norm": norm}
+    stats = distributed.combine({"loss": objective.detach(), **stats})
+    return stats | {"grad_norm": optim.apply_gradients(agent.optimizer, cfg.optim)}
 
 
 def _objective(
     agent: Agent, batch: Batch, features: Tensor | None, cfg: Config
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    regulariser = cfg.l2 * agent.scorer.output.weight.square().sum()
+    """This process's part of the loss, and of means to log."""
+    regulariser = cfg.l2 * agent.scorer.ridge() / distributed.size()
+    count = distributed.total(torch.tensor(float(len(batch.mask)), device=batch.mask.device))
     if cfg.lm:
         flat, log_probs = agent.scorer.with_log_probs(batch.responses)
         score = batch.grid(flat)
         best = batch.first_rows()
         mask = batch.responses.loss_mask[best]
-        regulariser = regulariser - cfg.lm * log_probs.log_prob[best].sum() / mask.sum()
+        regulariser = regulariser - cfg.lm * log_probs.log_prob[best].sum() / distributed.total(mask.sum())
     else:
         score = scores(agent, batch, features)
-    loss = OBJECTIVES[cfg.objective](score, batch).mean()
-    stats = {"score": score.detach()[batch.mask].mean()}
+    loss = OBJECTIVES[cfg.objective](score, batch).sum() / count
+    stats = {"score": score.detach()[batch.mask].sum() / distributed.total(batch.mask.sum())}
     if cfg.objective in ("pairwise", "listwise"):
         last = score.gather(1, batch.mask.sum(1, keepdim=True) - 1)[:, 0]
-        regulariser = regulariser + cfg.centering * centering_loss(score[:, 0], last).mean()
-        stats["accuracy"] = (score[:, 0] > last).float().mean()
+        regulariser = regulariser + cfg.centering * centering_loss(score[:, 0], last).sum() / count
+        stats["accuracy"] = (score[:, 0] > last).sum() / count
     return loss + regulariser, stats
 
 
@@ -177,14 +181,19 @@ class Features:
         with torch.no_grad():
             for batch in data.once():
                 values = agent.scorer.features(batch.responses).float()
-                if fit:
-                    agent.scorer.normalizer.update(values)
                 if self._table is None:
                     longest = max(len(item.responses) for item in data.encoded)
                     self._table = values.new_zeros(len(data), longest, values.shape[-1])
                 owner = torch.tensor(batch.rows, device=values.device)[batch.responses.prompt_index]
                 place = batch.mask.nonzero()[:, 1]
                 self._table[owner, place] = values
+            assert self._table is not None
+            self._table = distributed.total(self._table)
+            if fit:
+                exists = torch.tensor(
+                    [[k < len(item.responses) for k in range(longest)] for item in data.encoded]
+                )
+                agent.scorer.normalizer.update(self._table[exists.to(self._table.device)])
         agent.train()
 
     def __call__(self, batch: Batch) -> Tensor | None:
@@ -196,7 +205,7 @@ class Features:
 def evaluate(agent: Agent, data: Batches, cfg: Config, features: Features | None = None) -> dict[str, float]:
     """Loss, and how often the better answer scores higher (or a label is on its side of 0)."""
     agent.eval()
-    totals: dict[str, float] = {}
+    totals: dict[str, Tensor] = {}
     for batch in data.once():
         if cfg.objective == "process":
             values = steps.evaluate(agent.scorer, batch, cfg.aggregation)
@@ -204,9 +213,10 @@ def evaluate(agent: Agent, data: Batches, cfg: Config, features: Features | None
             score = scores(agent, batch, features(batch) if features else None)
             values = {"loss": OBJECTIVES[cfg.objective](score, batch).mean()} | _accuracy(score, batch, cfg)
         for name, value in values.items():
-            totals[name] = totals.get(name, 0.0) + float(value) * len(batch.rows) / len(data)
+            part = value.double().cpu() * len(batch.rows) / len(data)
+            totals[name] = totals.get(name, torch.zeros_like(part)) + part
     agent.train()
-    return totals
+    return {name: value.item() for name, value in distributed.combine(totals).items()}
 
 
 def _accuracy(score: Tensor, batch: Batch, cfg: Config) -> dict[str, Tensor]:
@@ -223,17 +233,15 @@ def _accuracy(score: Tensor, batch: Batch, cfg: Config) -> dict[str, Tensor]:
 def report(agent: Agent, data: Batches, features: Features | None = None) -> Calibration:
     """Accuracy and calibration on pairs (best and worst answer), by the difference of their lengths."""
     agent.eval()
-    columns: list[list[float]] = [[], [], [], []]
+    parts = []
     for batch in data.once():
         score = scores(agent, batch, features(batch) if features else None)
         length = batch.grid(batch.responses.lengths)
         last = batch.mask.sum(1, keepdim=True) - 1
         found = (score[:, :1], score.gather(1, last), length[:, :1], length.gather(1, last))
-        for column, values in zip(columns, found, strict=True):
-            column += values[:, 0].tolist()
+        parts.append(torch.cat(found, dim=1).cpu())
     agent.train()
-    chosen, rejected, chosen_length, rejected_length = (torch.tensor(column) for column in columns)
-    return calibration(chosen, rejected, chosen_length, rejected_length)
+    return calibration(*distributed.cat(torch.cat(parts)).unbind(1))
 
 
 @torch.no_grad()
@@ -250,7 +258,7 @@ def rate(agent: Agent, data: Batches) -> list[float]:
 
 def train(cfg: Config, scorer: Scorer, data: Batches, held_out: Batches | None, run: Run) -> Agent:
     """Train for `run.cfg.steps` updates, evaluating on `held_out` where there is one."""
-    agent = Agent(scorer.to(run.device).train(), cfg)
+    agent = Agent(distribute(scorer.to(run.device).train(), run.cfg.distributed), cfg)
     features = Features(agent, data, cfg, fit=True)
     held_features: Any = held_out and Features(agent, held_out, cfg, fit=False)
     step_fn = run.accelerate(update)

@@ -77,6 +77,10 @@ class Scorer(nn.Module):
         score: Tensor = self.output(self.dropout(self.normalizer(features.float())))
         return score[..., 0].float()
 
+    def ridge(self) -> Tensor:
+        """Squared norm of the output's weights, a scalar."""
+        return self.output.weight.square().sum()
+
     def features(self, responses: Responses) -> Tensor:
         """What a score is read from, `[B, H]`."""
         if self.backbone == "encoder":

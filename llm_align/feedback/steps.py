@@ -18,6 +18,7 @@ from llm_align.data.loader import Batch, Config
 from llm_align.data.readers import Row, require_columns
 from llm_align.data.tokens import Encoded, check_tokenizer
 from llm_align.feedback.scorer import Scorer
+from rl_core import distributed
 
 # scores [P, S] and mask [P, S] -> [P]
 AGGREGATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -98,9 +99,10 @@ def step_scores(scorer: Scorer, batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 def loss(scorer: Scorer, batch: Batch) -> Tensor:
-    """Binary cross-entropy of the steps' labels, every step weighing the same; a scalar."""
+    """Binary cross-entropy of the steps' labels, every step of all processes weighing the same; a scalar."""
     score, mask = step_scores(scorer, batch)
-    return F.binary_cross_entropy_with_logits(score[mask], _labels(batch))
+    summed = F.binary_cross_entropy_with_logits(score[mask], _labels(batch), reduction="sum")
+    return summed / distributed.total(mask.sum())
 
 
 def evaluate(scorer: Scorer, batch: Batch, aggregation: str) -> dict[str, Tensor]:

@@ -24,6 +24,7 @@ from llm_align.feedback import steps
 from llm_align.feedback.scorer import Scorer
 from llm_align.models import loading
 from llm_align.models.causal_lm import load_causal_lm
+from rl_core import distributed
 from rl_core.config import did_you_mean, require
 
 HEAD = ("normalizer.", "output.")
@@ -85,7 +86,13 @@ class RewardModel(_Callable):
         """Write trunk and tokenizer as Hugging Face does, and the output beside them."""
         loading.save(self.scorer.trunk, self.tokenizer, folder)
         state = self.scorer.state_dict()
-        head = {name: value.contiguous() for name, value in state.items() if name.startswith(HEAD)}
+        head = {
+            name: distributed.full(value).contiguous()
+            for name, value in state.items()
+            if name.startswith(HEAD)
+        }
+        if distributed.rank() != 0:
+            return
         save_file(head, folder / "head.safetensors")
         settings = {
             "backbone": self.scorer.backbone,

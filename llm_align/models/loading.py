@@ -13,6 +13,7 @@ from peft import PeftModel
 from llm_align.data.tokenizer import load_tokenizer, train_tokenizer
 from llm_align.models.adapters import Lora, add_lora
 from llm_align.models.causal_lm import Small, load_causal_lm, small_causal_lm
+from rl_core import distributed
 from rl_core.config import require
 
 
@@ -83,8 +84,12 @@ def save(model: Any, tokenizer: Any, folder: Path) -> None:
 
     LoRA adapters are merged into the weights there, and stand by themselves in `folder/adapter`.
     """
-    if isinstance(model, PeftModel):
-        model.save_pretrained(str(folder / "adapter"))
-        model = copy.deepcopy(model).merge_and_unload()
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    state = {name: distributed.full(value.detach()) for name, value in model.state_dict().items()}
+    if distributed.rank() == 0:
+        if isinstance(model, PeftModel):
+            model.save_pretrained(str(folder / "adapter"))
+            copy.deepcopy(model).merge_and_unload().save_pretrained(folder)
+        else:
+            model.save_pretrained(folder, state_dict=state)
+        tokenizer.save_pretrained(folder)
+    distributed.barrier()

@@ -13,12 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.utils import _pytree
 
 from llm_align.data.batches import Responses
 from llm_align.data.packing import Packed, pack
 from llm_align.models.adapters import unwrap
 
 CHUNK_ELEMENTS = 2**23  # logits held at a time: 32 MiB in float32
+ENTRY = "sharded_log_probs"  # the method of a sharded model that gathers its weights (`models.parallel`)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,6 +29,9 @@ class LogProbs:
 
     log_prob: Tensor
     entropy: Tensor | None
+
+
+_pytree.register_dataclass(LogProbs)  # FSDP2 looks for a module's output tensors inside
 
 
 def log_probs(
@@ -42,6 +47,16 @@ def log_probs(
     `packed` is the layout of `responses` if it was made before (`packing.pack`), else it is made here. Only
     positions of `responses.loss_mask` are computed. `entropy [B, L]` is the full distribution's, in nats.
     """
+    options: dict[str, Any] = {"packed": packed, "temperature": temperature, "entropy": entropy}
+    entry = getattr(model, ENTRY, None)
+    result: LogProbs = compute(model, responses, **options) if entry is None else entry(responses, **options)
+    return result
+
+
+def compute(
+    model: Any, responses: Responses, *, packed: Packed | None, temperature: float, entropy: bool
+) -> LogProbs:
+    """`log_probs` of a model whose weights are all here."""
     packed = packed or pack(responses)
     mask = responses.loss_mask
     hidden = hidden_states(model, packed)[packed.states[mask]]
@@ -223,15 +238,3 @@ def _mask_for(model: Any, mask: Tensor) -> Tensor:
         return mask
     blocked = torch.finfo(model.dtype).min
     return torch.zeros(mask.shape, dtype=model.dtype, device=mask.device).masked_fill_(~mask, blocked)
-
-
-class Policy(nn.Module):
-    """A model whose `forward` is `log_probs`: what DDP and FSDP wrap, since their hooks sit on `forward`."""
-
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, responses: Responses, **options: Any) -> LogProbs:
-        """`log_probs(model, responses, **options)`."""
-        return log_probs(self.model, responses, **options)

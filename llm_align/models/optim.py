@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from rl_core.config import choice, require
+from rl_core.distributed import clip_and_step
 from rl_core.schedules import constant, cosine, linear, set_lr, warmup
 
 SCHEDULES = ("linear", "cosine", "constant")
@@ -64,12 +64,7 @@ def schedule(optimizer: Optimizer, cfg: Config, step: int, steps: int) -> None:
 
 
 def apply_gradients(optimizer: Optimizer, cfg: Config) -> Tensor:
-    """Clip, step, clear; returns the gradient's norm before the clip, a scalar."""
-    norm = nn.utils.clip_grad_norm_(_parameters(optimizer), cfg.max_grad_norm)
-    optimizer.step()
+    """Sum over processes, clip, step, clear; returns the gradient's norm before the clip, a scalar."""
+    norm = clip_and_step(optimizer, cfg.max_grad_norm)
     optimizer.zero_grad()
     return norm
-
-
-def _parameters(optimizer: Optimizer) -> Iterable[Tensor]:
-    return [p for group in optimizer.param_groups for p in group["params"]]

@@ -30,8 +30,10 @@ from llm_align.data.loader import Batch, Batches
 from llm_align.data.readers import Row, require_columns
 from llm_align.models import optim
 from llm_align.models.log_probs import log_probs
+from llm_align.models.parallel import distribute
 from llm_align.offline.family import MEMBERS, PAIRED, RANKED, RATED, SCORES, Config
 from llm_align.offline.reference import References, Scored
+from rl_core import distributed
 from rl_core import preferences as losses
 from rl_core.normalizers import RunningMeanStd
 from rl_core.run import Run
@@ -62,8 +64,9 @@ class Agent(nn.Module):
 
 def update(agent: Agent, batches: Sequence[Scored], cfg: Config) -> dict[str, Tensor]:
     """One optimizer step on the mean over the examples of `batches`; returns losses and rewards before it."""
-    num = sum(len(item.batch.mask) for item in batches)
-    tokens = sum(_chosen_mask(item.batch).sum() for item in batches)
+    device = batches[0].batch.mask.device
+    num = distributed.total(torch.tensor(float(sum(len(item.batch.mask) for item in batches)), device=device))
+    tokens = distributed.total(torch.stack([_chosen_mask(item.batch).sum() for item in batches]).sum())
     totals: dict[str, Tensor] = {}
     for item in batches:
         loss, nll, stats = losses_of(agent, item, cfg)
@@ -75,7 +78,7 @@ def update(agent: Agent, batches: Sequence[Scored], cfg: Config) -> dict[str, Te
         }
         for name, value in stats.items():
             totals[name] = totals.get(name, torch.zeros_like(value)) + value * len(loss) / num
-    return totals | {"grad_norm": optim.apply_gradients(agent.optimizer, cfg.optim)}
+    return distributed.combine(totals) | {"grad_norm": optim.apply_gradients(agent.optimizer, cfg.optim)}
 
 
 def losses_of(agent: Agent, item: Scored, cfg: Config) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
@@ -107,7 +110,7 @@ def _rated(agent: Agent, item: Scored, score: Tensor, cfg: Config) -> tuple[Tens
     reward = cfg.beta * score.detach()
     if cfg.loss == "bco":
         if agent.training:
-            agent.shift.update(reward)
+            agent.shift.update(distributed.cat(reward))
         baseline = agent.shift.mean.float()
         loss = losses.bco_loss(score, desirable, beta=cfg.beta, shift=baseline)
     else:
@@ -122,7 +125,7 @@ def _reference_point(agent: Agent, item: Scored) -> Tensor:
     assert item.mismatched is not None
     assert item.mismatched_reference is not None
     log_prob = log_probs(agent.policy, item.mismatched).log_prob.sum(1)
-    return losses.kto_reference_point(log_prob - item.mismatched_reference)
+    return losses.kto_reference_point(distributed.cat(log_prob - item.mismatched_reference))
 
 
 def _comparison(score: Tensor, cfg: Config) -> dict[str, Tensor]:
@@ -139,17 +142,18 @@ def _chosen_mask(batch: Batch) -> Tensor:
 def evaluate(agent: Agent, data: Batches, references: References, cfg: Config) -> dict[str, float]:
     """Loss, accuracy and margin over all of `data`, every example weighing the same."""
     agent.eval()
-    totals: dict[str, float] = {}
+    totals: dict[str, Tensor] = {}
     for batch in data.once():
         loss, _, stats = losses_of(agent, references(batch), cfg)
         for name, value in (stats | {"loss": loss.mean()}).items():
-            totals[name] = totals.get(name, 0.0) + value.item() * len(batch.rows) / len(data)
+            part = value.double().cpu() * len(batch.rows) / len(data)
+            totals[name] = totals.get(name, torch.zeros_like(part)) + part
     agent.train()
-    return totals
+    return {name: value.item() for name, value in distributed.combine(totals).items()}
 
 
-def _references(agent: Agent, data: Batches, cfg: Config, run: Run, other: Any) -> References:
-    model = (agent.policy if other is None else other) if cfg.reference else None
+def _references(policy: Any, data: Batches, cfg: Config, run: Run, other: Any) -> References:
+    model = (policy if other is None else other) if cfg.reference else None
     return References(
         model,
         data.encoded,
@@ -164,9 +168,10 @@ def train(
     cfg: Config, policy: Any, data: Batches, held_out: Batches | None, run: Run, reference: Any = None
 ) -> Agent:
     """Align `policy` for `run.cfg.steps` updates against `reference`, or against itself as it comes in."""
-    agent = Agent(policy.to(run.device).train(), cfg)
-    references = _references(agent, data, cfg, run, reference)
-    held_references = held_out and _references(agent, held_out, cfg, run, reference)
+    policy = policy.to(run.device).train()
+    references = _references(policy, data, cfg, run, reference)
+    held_references = held_out and _references(policy, held_out, cfg, run, reference)
+    agent = Agent(distribute(policy, run.cfg.distributed), cfg)
     step_fn = run.accelerate(update)
     for step in run.steps(agent, data=data):
         optim.schedule(agent.optimizer, cfg.optim, step, run.cfg.steps)

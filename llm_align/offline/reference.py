@@ -28,6 +28,7 @@ from llm_align.data.tokens import Encoded
 from llm_align.models import adapters
 from llm_align.models.adapters import unwrap
 from llm_align.models.log_probs import log_probs
+from rl_core import distributed
 from rl_core.progress import bar
 
 KEY_BYTES = 16
@@ -116,9 +117,13 @@ def reference_log_probs(
     file = None if folder is None else folder / f"{fingerprint(model)}-{precision}.safetensors"
     known = {} if file is None else _read(file)
     missing = [row for row, own in enumerate(keys) if any(key not in known for key in own)]
+    missing = distributed.gather(missing)[0]  # another process may have read the file later
     if missing:
-        _compute(model, encoded, keys, missing, known, batch_tokens, precision)
-        if file is not None:
+        own, weight = distributed.share(missing)
+        found = _compute(model, encoded, keys, own, batch_tokens, precision) if weight else {}
+        for part in distributed.gather(found):
+            known.update(part)
+        if file is not None and distributed.rank() == 0:
             _write(file, known)
     result = torch.zeros(len(keys), max(len(own) for own in keys))
     for row, own in enumerate(keys):
@@ -153,10 +158,10 @@ def _compute(
     encoded: Sequence[Encoded],
     keys: list[list[bytes]],
     missing: list[int],
-    known: dict[bytes, float],
     batch_tokens: int,
     precision: str,
-) -> None:
+) -> dict[bytes, float]:
+    known: dict[bytes, float] = {}
     device = next(model.parameters()).device
     training = model.training
     model.eval()
@@ -168,6 +173,7 @@ def _compute(
             known.update(zip((key for row in rows for key in keys[row]), sums.tolist(), strict=True))
             progress.advance(task, len(rows))
     model.train(training)
+    return known
 
 
 def _chunks(encoded: Sequence[Encoded], missing: list[int], batch_tokens: int) -> list[list[int]]:

@@ -25,6 +25,8 @@ from llm_align.data.loader import Batch, Batches
 from llm_align.data.readers import Row, require_columns
 from llm_align.models import optim
 from llm_align.models.log_probs import log_probs
+from llm_align.models.parallel import distribute
+from rl_core import distributed
 from rl_core.config import require
 from rl_core.reductions import token_mean
 from rl_core.run import Run
@@ -96,7 +98,7 @@ class Agent(nn.Module):
 
 def update(agent: Agent, batches: Sequence[Batch], cfg: Config) -> dict[str, Tensor]:
     """One optimizer step on the token mean over `batches`; returns the loss before it."""
-    num_tokens = sum(batch.responses.loss_mask.sum() for batch in batches)
+    num_tokens = distributed.total(torch.stack([b.responses.loss_mask.sum() for b in batches]).sum())
     total = torch.zeros((), device=batches[0].mask.device)
     for batch in batches:
         nll = -log_probs(agent.policy, batch.responses).log_prob
@@ -104,25 +106,26 @@ def update(agent: Agent, batches: Sequence[Batch], cfg: Config) -> dict[str, Ten
         loss.backward()
         total += loss.detach()
     norm = optim.apply_gradients(agent.optimizer, cfg.optim)
-    return {"loss": total, "grad_norm": norm, "tokens": torch.as_tensor(num_tokens)}
+    return {"loss": distributed.total(total), "grad_norm": norm, "tokens": num_tokens}
 
 
 @torch.no_grad()
 def evaluate(agent: Agent, data: Batches) -> dict[str, float]:
     """Negative log-likelihood in nats a token, and the perplexity, over all of `data`."""
     agent.eval()
-    nll = tokens = 0.0
+    sums = torch.zeros(2, dtype=torch.float64)
     for batch in data.once():
-        nll -= log_probs(agent.policy, batch.responses).log_prob.double().sum().item()
-        tokens += batch.responses.loss_mask.sum().item()
+        log_prob = log_probs(agent.policy, batch.responses).log_prob.double().sum()
+        sums += torch.stack([-log_prob, batch.responses.loss_mask.sum()]).cpu()
     agent.train()
+    nll, tokens = distributed.total(sums).tolist()
     loss = nll / tokens
     return {"loss": loss, "perplexity": float(torch.tensor(loss).exp())}
 
 
 def train(cfg: Config, policy: Any, data: Batches, held_out: Batches | None, run: Run) -> Agent:
     """Fine-tune `policy` for `run.cfg.steps` updates; evaluates on `held_out` where there is one."""
-    agent = Agent(policy.to(run.device).train(), cfg)
+    agent = Agent(distribute(policy.to(run.device).train(), run.cfg.distributed), cfg)
     step_fn = run.accelerate(update)
     for step in run.steps(agent, data=data):
         optim.schedule(agent.optimizer, cfg.optim, step, run.cfg.steps)

@@ -19,6 +19,7 @@ from llm_align.models.log_probs import log_probs
 from llm_align.online.loop import Loop, Watching
 from llm_align.online.reference import KL, minibatches
 from llm_align.online.rollout import Samples, Task
+from rl_core import distributed
 from rl_core.config import require
 from rl_core.reductions import token_mean
 from rl_core.run import Run
@@ -67,16 +68,15 @@ def best(samples: Samples, keep: int = 1, min_reward: float = -math.inf) -> Tens
 def update(agent: Agent, kept: Samples, cfg: Config, generator: torch.Generator) -> dict[str, Tensor]:
     """Supervised steps on the kept responses; returns the mean negative log-likelihood per token."""
     history = []
-    params = [p for group in agent.optimizer.param_groups for p in group["params"]]
     for _ in range(cfg.epochs):
         for rows in minibatches(kept.responses.prompt_index, cfg.minibatches, generator):
-            responses = kept.responses.select(rows)
-            loss = -token_mean(log_probs(agent.policy, responses).log_prob, responses.loss_mask)
+            own, weight = distributed.share(rows)
+            responses, tokens = kept.responses.select(own), kept.responses.loss_mask[rows].sum()
+            loss = -token_mean(log_probs(agent.policy, responses).log_prob, responses.loss_mask, tokens)
             agent.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            norm = nn.utils.clip_grad_norm_(params, cfg.max_grad_norm)
-            agent.optimizer.step()
-            history.append(torch.stack([loss.detach(), norm]))
+            (weight * loss).backward()
+            norm = distributed.clip_and_step(agent.optimizer, cfg.max_grad_norm)
+            history.append(torch.stack([distributed.total(weight * loss.detach()), norm]))
     loss, norm = torch.stack(history).mean(0)
     return {"loss": loss, "grad_norm": norm}
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from llm_align.models.parallel import by_rows
 from llm_align.models.value_head import ValueModel
 from llm_align.online.reference import KL
 from llm_align.online.rollout import Samples
@@ -81,12 +82,13 @@ def estimate(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Values, advantages and returns, each `[B, L]`, of token rewards `[B, L]`."""
     mask = samples.responses.loss_mask
-    values = critic(samples.responses)
+    values = by_rows(critic, samples.responses)
     ended = last_token(mask)
     bootstraps = ~samples.ended if cfg.truncated == "bootstrap" else torch.zeros_like(samples.ended)
     final = torch.zeros_like(samples.reward)
     if bootstraps.any():
-        final[bootstraps] = critic.scores(samples.responses.select(bootstraps))
+        cut = samples.responses.select(bootstraps)
+        final[bootstraps] = by_rows(lambda part: critic.scores(part)[:, None], cut)[:, 0]
     advantage, returns = gae(
         rewards,
         values,

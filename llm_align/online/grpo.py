@@ -36,6 +36,7 @@ from llm_align.online import rollout
 from llm_align.online.loop import Experience, Loop, Watching
 from llm_align.online.reference import KL, minibatches
 from llm_align.online.rollout import Samples, Task
+from rl_core import distributed
 from rl_core import policy_losses as losses
 from rl_core.advantages import group_center, group_center_batch_scale, group_zscore, leave_one_out
 from rl_core.config import choice, require
@@ -68,7 +69,9 @@ class Config:
     max_grad_norm: float = 1.0
     epochs: int = 1  # passes over a rollout
     minibatches: int = 1  # optimizer steps per pass
-    micro_batch_size: int = 0  # responses run at a time; 0: a whole minibatch. Changes memory, not numbers
+    micro_batch_size: int = (
+        0  # responses a process runs at a time; 0: a whole minibatch. Changes memory, not numbers
+    )
     advantage: str = "zscore"
     ratio: str = "token"
     surrogate: str = "clip"  # clip | none | cispo (bounds on the ratio itself)
@@ -208,21 +211,29 @@ def update(agent: Agent, batch: Batch, cfg: Config, generator: torch.Generator) 
     A batch without rows (all rewards equal) takes no step: `updates` is 0.
     """
     history: list[dict[str, Tensor]] = []
-    params = [p for group in agent.optimizer.param_groups for p in group["params"]]
+    piece_size = cfg.micro_batch_size * distributed.size()
     for _ in range(cfg.epochs if len(batch.rows) else 0):
         prompt_index = batch.samples.responses.prompt_index[batch.rows]
         for places in minibatches(prompt_index, cfg.minibatches, generator):
             agent.optimizer.zero_grad(set_to_none=True)
             parts = []
-            for rows in batch.rows[places].split(cfg.micro_batch_size or len(places)):
+            tokens = batch.samples.responses.loss_mask[batch.rows[places]].sum()
+            for piece in batch.rows[places].split(piece_size or len(places)):
+                rows, weight = distributed.share(piece)
                 loss, stats = loss_of(agent.policy, batch, rows, cfg)
-                loss.backward()
-                parts.append(stats | {"loss": loss.detach()})
-            norm = nn.utils.clip_grad_norm_(params, cfg.max_grad_norm)
-            agent.optimizer.step()
-            loss = torch.stack([part["loss"] for part in parts]).sum()
-            history.append(_mean(parts) | {"loss": loss, "grad_norm": norm})
+                (weight * loss).backward()
+                part = weight * batch.samples.responses.loss_mask[rows].sum() / tokens
+                stats = {name: x if name.endswith("_max") else part * x for name, x in stats.items()}
+                parts.append(stats | {"loss": weight * loss.detach()})
+            norm = distributed.clip_and_step(agent.optimizer, cfg.max_grad_norm)
+            history.append(distributed.combine(_whole(parts)) | {"grad_norm": norm})
     return _mean(history) | {"updates": torch.tensor(float(len(history)))}
+
+
+def _whole(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Numbers of a minibatch from those of its parts: the largest where the name says so, else the sum."""
+    stacked = {name: torch.stack([part[name] for part in parts]) for name in parts[0]}
+    return {name: x.amax() if name.endswith("_max") else x.sum() for name, x in stacked.items()}
 
 
 def _mean(rows: list[dict[str, Tensor]]) -> dict[str, Tensor]:

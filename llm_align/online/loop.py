@@ -8,6 +8,7 @@ from typing import Any, TypedDict, Unpack
 
 from torch import Tensor, nn
 
+from llm_align.models.parallel import distribute
 from llm_align.monitors.monitor import Monitor
 from llm_align.online.reference import KL, Reference, mean_kl
 from llm_align.online.rollout import Samples, Task, join
@@ -55,8 +56,9 @@ class Loop:
     """
 
     def __init__(self, task: Task, policy: Any, run: Run, kl: KL, **watching: Unpack[Watching]) -> None:
-        self.task, self.policy, self.run = task, policy.to(run.device), run
-        self._reference = Reference(policy) if kl.coef > 0 else None
+        self.task, self.run, how = task, run, run.cfg.distributed
+        self._reference = Reference(policy.to(run.device), how) if kl.coef > 0 else None
+        self.policy = distribute(policy.to(run.device), how)
         self._controller, self._prompts = kl.controller(), task.sampler(run.cfg.seed)
         self._evaluate, self._monitor = watching.get("evaluate"), watching.get("monitor") or Monitor()
         self._last: Experience | None = None

@@ -28,6 +28,7 @@ from llm_align.data.sampler import TokenBudget
 from llm_align.data.tokens import Encoded, collate
 from llm_align.models import optim
 from llm_align.models.log_probs import log_probs
+from llm_align.models.parallel import distribute
 from llm_align.models.value_head import ValueModel
 from llm_align.online import credit
 from llm_align.online.loop import Experience, Loop, Watching
@@ -69,6 +70,11 @@ class Config:
         choice("algo.critic", self.critic, ["copy", "shared"])
 
 
+def new_critic(cfg: Config, policy: Any) -> ValueModel:
+    """A critic on the policy's own trunk, or on a copy of it."""
+    return ValueModel(policy if cfg.critic == "shared" else copy.deepcopy(policy))
+
+
 class Agent(nn.Module):
     """Policy, critic and their optimizer; both stay in evaluation mode, as dropout would move the ratio."""
 
@@ -76,9 +82,7 @@ class Agent(nn.Module):
         super().__init__()
         self.policy = policy.eval()
         self.shared = cfg.critic == "shared"
-        if critic is None:
-            critic = ValueModel(policy if self.shared else copy.deepcopy(policy))
-        self.critic = critic.eval()
+        self.critic = (critic or new_critic(cfg, policy)).eval()
         valued = critic.output if self.shared else critic
         self.optimizer = optim.plain_adamw((policy, cfg.lr), (valued, cfg.critic_lr))
 
@@ -177,8 +181,13 @@ def train(
     """Train `policy` for `run.cfg.steps` rollouts on the task's prompts, with `critic` if one is passed."""
     needs = cfg.ptx_coef == 0 or len(demonstrations) > 0
     require(needs, "algo.ptx_coef", cfg.ptx_coef, "0 where no demonstrations are given")
+    how = run.cfg.distributed
+    require(
+        how == "ddp" or cfg.critic == "copy", "algo.critic", cfg.critic, "copy with run.distributed=fsdp2"
+    )
+    critic = distribute((critic or new_critic(cfg, policy)).to(run.device), how)
     loop = Loop(task, policy, run, cfg.kl, **watching)
-    agent = Agent(cfg, loop.policy, critic).to(run.device)
+    agent = Agent(cfg, loop.policy, critic)
     shown = Demonstrations(demonstrations, cfg.ptx_batch_size, run) if cfg.ptx_coef else None
     stateful = {"demonstrations": shown} if shown is not None else {}
     step_fn = run.accelerate(update)

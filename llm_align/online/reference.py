@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from llm_align.data.batches import Responses
 from llm_align.models.adapters import reference
 from llm_align.models.causal_lm import reference_copy
 from llm_align.models.log_probs import log_probs
+from llm_align.models.parallel import by_rows, distribute
 from llm_align.online.rollout import Samples
 from rl_core.config import choice, require
 from rl_core.kl import AdaptiveKL, FixedKL, k1, k2, k3
@@ -68,20 +70,19 @@ class Reference:
     """Log-probabilities under the initial policy: its adapters off, or a frozen copy made now.
 
     Make it before a checkpoint is restored. It is no part of the checkpoint: a resumed run loads the same
-    initial model.
+    initial model. `how` several processes hold the copy is `parallel.distribute`'s.
     """
 
-    def __init__(self, policy: Any) -> None:
+    def __init__(self, policy: Any, how: str = "ddp") -> None:
         self._policy = policy
-        self._copy = None if isinstance(policy, PeftModel) else reference_copy(policy)
+        self._copy = None if isinstance(policy, PeftModel) else distribute(reference_copy(policy), how)
 
     @torch.no_grad()
     def log_prob(self, responses: Responses, *, temperature: float = 1.0) -> Tensor:
         """`[B, L]` at the temperature that the responses were sampled at."""
-        if self._copy is not None:
-            return log_probs(self._copy, responses, temperature=temperature).log_prob
-        with reference(self._policy) as adapters_off:
-            return log_probs(adapters_off, responses, temperature=temperature).log_prob
+        bare = reference(self._policy) if self._copy is None else nullcontext(self._copy)
+        with bare as model:
+            return by_rows(lambda part: log_probs(model, part, temperature=temperature).log_prob, responses)
 
 
 def mean_kl(samples: Samples, ref_log_prob: Tensor) -> Tensor:

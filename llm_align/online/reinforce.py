@@ -21,11 +21,13 @@ from torch import Tensor, nn
 
 from llm_align.models import optim
 from llm_align.models.log_probs import log_probs
+from llm_align.models.parallel import distribute
 from llm_align.models.value_head import ValueModel
 from llm_align.online import credit
 from llm_align.online.loop import Experience, Loop, Watching
 from llm_align.online.reference import KL
 from llm_align.online.rollout import Samples, Task
+from rl_core import distributed
 from rl_core import policy_losses as losses
 from rl_core.advantages import leave_one_out
 from rl_core.config import choice, require
@@ -64,10 +66,10 @@ class Config:
 class Agent(nn.Module):
     """The policy, a critic where the baseline is one, and their optimizer."""
 
-    def __init__(self, cfg: Config, policy: Any) -> None:
+    def __init__(self, cfg: Config, policy: Any, critic: ValueModel | None = None) -> None:
         super().__init__()
         self.policy = policy.eval()
-        self.critic = ValueModel(copy.deepcopy(policy)).eval() if cfg.baseline == "value" else None
+        self.critic = None if critic is None else critic.eval()
         parts = [(policy, cfg.lr), *([] if self.critic is None else [(self.critic, cfg.critic_lr)])]
         self.optimizer = optim.plain_adamw(*parts)
 
@@ -130,63 +132,66 @@ def first_of_its_kind(samples: Samples) -> Tensor:
 def update(
     agent: Agent, experience: Experience, cfg: Config, greedy: Tensor | None = None
 ) -> dict[str, Tensor]:
-    """One gradient step on one rollout."""
-    samples, ref = experience.samples, experience.ref_log_prob
-    mask = samples.responses.loss_mask
-    wanted = cfg.entropy_coef > 0
-    now = log_probs(agent.policy, samples.responses, temperature=experience.temperature, entropy=wanted)
+    """One gradient step on one rollout; several processes share its groups."""
+    samples = experience.samples
+    mask, size = samples.responses.loss_mask, samples.group_size
+    advantage, returns = token_advantages(agent, experience, cfg, greedy)
+    groups, weight = distributed.share(torch.arange(len(samples) // size, device=mask.device))
+    rows = (groups[:, None] * size + torch.arange(size, device=mask.device)).flatten()
+    part = weight * len(rows) / len(samples)
+    responses = samples.responses.select(rows)
+    now = log_probs(agent.policy, responses, temperature=experience.temperature, entropy=cfg.entropy_coef > 0)
+    own = (slice(None), slice(now.log_prob.shape[1]))
     stats: dict[str, Tensor] = {}
     if cfg.objective == "minimum_risk":
-        whole = samples.grouped(now.log_prob.sum(-1))
-        reward, fresh = (
-            samples.grouped(charged_reward(experience, cfg.kl)),
-            samples.grouped(first_of_its_kind(samples)),
-        )
-        loss = minimum_risk(whole, reward, fresh, cfg.alpha)
+        whole = now.log_prob.sum(-1).view(-1, size)
+        reward, fresh = charged_reward(experience, cfg.kl), first_of_its_kind(samples)
+        loss = part * minimum_risk(whole, reward[rows].view(-1, size), fresh[rows].view(-1, size), cfg.alpha)
     else:
-        advantage, value_loss = _token_advantages(agent, experience, cfg, greedy)
-        if cfg.whiten:
-            advantage = whiten(advantage, mask)
-        loss = (
-            constant_mean(losses.reinforce(now.log_prob, advantage), mask, length=1)
-            + cfg.value_coef * value_loss
-        )
-        stats["advantage_std"] = advantage[mask].std(correction=0)
-        stats["value_loss"] = value_loss.detach()
+        elementwise = losses.reinforce(now.log_prob, advantage[rows][own])
+        loss = part * constant_mean(elementwise, responses.loss_mask, length=1)
+    if agent.critic is not None:
+        judged = mask & ~samples.reward.isnan()[:, None]
+        error = losses.value_loss(agent.critic(responses), returns[rows][own])
+        stats["value_loss"] = weight * token_mean(error, judged[rows][own], judged.sum().clamp_min(1))
+        loss = loss + cfg.value_coef * stats["value_loss"]
     if cfg.kl.in_loss:
-        assert ref is not None
-        loss = loss + experience.kl_coef * token_mean(cfg.kl.per_token(now.log_prob, ref), mask)
+        assert experience.ref_log_prob is not None
+        kl = cfg.kl.per_token(now.log_prob, experience.ref_log_prob[rows][own])
+        loss = loss + weight * experience.kl_coef * token_mean(kl, responses.loss_mask, mask.sum())
     if now.entropy is not None:
-        loss = loss - cfg.entropy_coef * token_mean(now.entropy, mask)
+        loss = loss - weight * cfg.entropy_coef * token_mean(now.entropy, responses.loss_mask, mask.sum())
     agent.optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    params = [p for group in agent.optimizer.param_groups for p in group["params"]]
-    norm = nn.utils.clip_grad_norm_(params, cfg.max_grad_norm)
-    agent.optimizer.step()
-    return {"loss": loss.detach(), "grad_norm": norm, **stats}
+    stats = distributed.combine({"loss": loss.detach(), **stats})
+    norm = distributed.clip_and_step(agent.optimizer, cfg.max_grad_norm)
+    return stats | {"grad_norm": norm, "advantage_std": advantage[mask].std(correction=0)}
 
 
-def _token_advantages(
+def token_advantages(
     agent: Agent, experience: Experience, cfg: Config, greedy: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Advantages `[B, L]` and the critic's loss (0 without one)."""
+    """Advantages and, of a critic, returns, each `[B, L]`; without a critic both are the advantages."""
     samples = experience.samples
     mask = samples.responses.loss_mask
     if agent.critic is None:
-        advantage = advantages(experience, cfg.baseline, cfg.kl, greedy)
-        return advantage[:, None].expand(mask.shape), advantage.new_zeros(())
-    args = (experience.kl_coef, experience.ref_log_prob)
-    rewards = credit.token_rewards(samples, cfg.credit, cfg.kl, *args).nan_to_num(0.0)
-    _, advantage, returns = credit.estimate(samples, agent.critic, rewards, cfg.credit)
-    judged = mask & ~samples.reward.isnan()[:, None]
-    value = agent.critic(samples.responses)
-    return advantage * judged, token_mean(losses.value_loss(value, returns), judged)
+        advantage = advantages(experience, cfg.baseline, cfg.kl, greedy)[:, None].expand(mask.shape)
+        returns = advantage
+    else:
+        args = (experience.kl_coef, experience.ref_log_prob)
+        rewards = credit.token_rewards(samples, cfg.credit, cfg.kl, *args).nan_to_num(0.0)
+        _, advantage, returns = credit.estimate(samples, agent.critic, rewards, cfg.credit)
+        advantage = advantage * ~samples.reward.isnan()[:, None]
+    return whiten(advantage, mask) if cfg.whiten else advantage, returns
 
 
 def train(cfg: Config, task: Task, policy: Any, run: Run, **watching: Unpack[Watching]) -> Agent:
     """Train `policy` for `run.cfg.steps` rollouts on the task's prompts."""
+    critic = None
+    if cfg.baseline == "value":
+        critic = distribute(ValueModel(copy.deepcopy(policy)).to(run.device), run.cfg.distributed)
     loop = Loop(task, policy, run, cfg.kl, **watching)
-    agent = Agent(cfg, loop.policy).to(run.device)
+    agent = Agent(cfg, loop.policy, critic)
     step_fn = run.accelerate(update)
     for step in loop.steps(agent):
         set_lr(agent.optimizer, warmup(step, cfg.warmup))

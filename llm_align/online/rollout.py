@@ -19,6 +19,7 @@ from llm_align.models.engines import Engine, OwnEngine
 from llm_align.models.generation import Generated
 from llm_align.models.sampling import Sampling
 from llm_align.online.turns import Environment, converse
+from rl_core import distributed
 from rl_core.config import require
 
 
@@ -64,6 +65,18 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.reward)
+
+    def to(self, device: torch.device | str) -> Samples:
+        """The same samples on another device."""
+        return Samples(
+            responses=self.responses.to(device),
+            log_prob=self.log_prob.to(device),
+            ended=self.ended.to(device),
+            reward=self.reward.to(device),
+            parts={name: part.to(device) for name, part in self.parts.items()},
+            texts=self.texts,
+            group_size=self.group_size,
+        )
 
     def grouped(self, x: Tensor) -> Tensor:
         """Per-response numbers `[B]` as `[P, G]`."""
@@ -112,7 +125,8 @@ class Task:
     """What an online run learns from: prompts with their columns, rewards, how to sample, perhaps a world.
 
     `engine` draws the responses; without one, the policy's own decode loop does. `environment` answers the
-    policy's turns (`turns.Environment`). `tokenizer` decodes for the rewards and says what ends a response.
+    policy's turns (`turns.Environment`). Of several processes each draws and judges its share of the prompts,
+    and all get all samples. `tokenizer` decodes for the rewards and says what ends a response.
     """
 
     prompts: Sequence[Encoded]
@@ -155,6 +169,22 @@ class Task:
         return samples
 
     def _sample(
+        self,
+        policy: Any,
+        rows: Sequence[int],
+        sampling: Sampling,
+        generator: torch.Generator,
+        group_size: int,
+    ) -> Samples:
+        own, weight = distributed.share(list(rows))
+        with distributed.whole(policy):
+            samples = self._sample_own(policy, own, sampling, distributed.fork(generator), group_size)
+        if distributed.size() == 1:
+            return samples
+        parts = distributed.gather((samples.to("cpu"), weight))
+        return join([part for part, weight in parts if weight]).to(generator.device)
+
+    def _sample_own(
         self,
         policy: Any,
         rows: Sequence[int],

@@ -6,6 +6,8 @@ The KL is exact, over the whole vocabulary, and its curvature is taken by double
 `[tokens, V]` of a rollout are in memory, which suits small models and vocabularies. The step is
 `rl_core.trust_region.trpo_step`.
 
+Several processes share the drawing; each then takes the whole step.
+
 Departure: the advantage is that of a whole response, by one of `reinforce`'s baselines but the critic.
 """
 
@@ -85,6 +87,8 @@ def update(agent: Agent, experience: Experience, cfg: Config) -> dict[str, Tenso
 
 def train(cfg: Config, task: Task, policy: Any, run: Run, **watching: Unpack[Watching]) -> Agent:
     """Train `policy` for `run.cfg.steps` rollouts on the task's prompts."""
+    how = run.cfg.distributed
+    require(how == "ddp", "run.distributed", how, "ddp: its curvature needs the weights whole")
     loop = Loop(task, policy, run, cfg.kl, **watching)
     agent = Agent(loop.policy)
     for step in loop.steps(agent):

@@ -7,7 +7,7 @@ from transformers import MistralConfig, MistralForCausalLM
 
 from llm_align.data.batches import Responses, make_responses
 from llm_align.data.packing import pack
-from llm_align.models.log_probs import Policy, hidden_states, linear_log_probs, log_probs
+from llm_align.models.log_probs import hidden_states, linear_log_probs, log_probs
 
 PROMPTS = [[3, 4, 5], [6] * 9, [7, 8]]
 ANSWERS = [[9, 10, 11, 12], [13], [14, 15, 16], [17, 18, 19, 20, 21], [22, 23], [24, 25]]
@@ -116,8 +116,3 @@ def test_sliding_windows_refuse_packed_rows_and_accept_plain_ones():
     with pytest.raises(ValueError, match="row_tokens=0"):
         hidden_states(model, pack(responses))
     assert hidden_states(model, pack(responses, 0)).shape[1] == 16
-
-
-def test_policy_forward_is_log_probs(llama):
-    responses = batch()
-    assert torch.equal(Policy(llama)(responses).log_prob, log_probs(llama, responses).log_prob)

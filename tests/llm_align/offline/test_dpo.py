@@ -149,7 +149,7 @@ def test_the_reference_point_of_kto_is_zero_at_the_start_and_bco_keeps_a_running
     data = small.batches(small.ratings())
     agent = dpo.Agent(small.small_policy(), cfg)
     with small.make_run(tmp_path / "run") as run:
-        references = dpo._references(agent, data, cfg, run, None)
+        references = dpo._references(agent.policy, data, cfg, run, None)
     scored = references(data.next())
     loss, _, stats = dpo.losses_of(agent, scored, cfg)
     assert stats["baseline"].item() == pytest.approx(0.0, abs=1e-5)
@@ -175,7 +175,7 @@ def test_adapters_off_are_the_reference(tmp_path):
     data = small.batches(small.preferences())
     agent = train(tmp_path / "run", cfg, policy=policy, steps=20, data=data, held_out=data)
     with small.make_run(tmp_path / "other") as run:
-        table = dpo._references(agent, data, cfg, run, None).table
+        table = dpo._references(agent.policy, data, cfg, run, None).table
     torch.testing.assert_close(table, score(small.small_policy(), data.encoded), atol=1e-5, rtol=0)
     assert not torch.equal(score(agent.policy, data.encoded), table)
 
