@@ -8,6 +8,7 @@ Alone, a process has the share of everything, and every sum here is the identity
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -40,12 +41,7 @@ def start(device: torch.device) -> None:
             torch.cuda.set_device(device)
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, timeout=timedelta(hours=2))  # a rollout may take its time
-
-
-def stop() -> None:
-    """Part from the other processes."""
-    if dist.is_initialized():
-        dist.destroy_process_group()
+        atexit.register(dist.destroy_process_group)
 
 
 def share(rows: Rows) -> tuple[Rows, float]:
@@ -55,7 +51,7 @@ def share(rows: Rows) -> tuple[Rows, float]:
     a sharded module needs every process.
     """
     first, last = (len(rows) * number // size() for number in (rank(), rank() + 1))
-    return (rows[first:last], 1.0) if last > first else (rows[:1], 0.0)  # type: ignore[return-value]
+    return (rows[first:last], 1.0) if last > first else (rows[:1], 0.0)
 
 
 def total(x: Tensor) -> Tensor:
@@ -133,7 +129,7 @@ def spread(module: nn.Module, how: str, *methods: str, layers: Sequence[str] = (
 @contextmanager
 def whole(module: nn.Module) -> Iterator[None]:
     """Hold a sharded module's weights whole on every process, to read them; nothing else needs it."""
-    sharded = [part for part in module.modules() if hasattr(part, "unshard")]
+    sharded: list[Any] = [part for part in module.modules() if hasattr(part, "unshard")]
     for part in sharded:
         part.unshard()
     try:
@@ -162,7 +158,7 @@ def _sum_gradients(params: Sequence[Tensor]) -> None:
         own = [p for p in params if p.dtype == dtype]
         flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in own])
         dist.all_reduce(flat)
-        for p, grad in zip(own, flat.split([p.numel() for p in own]), strict=True):
+        for p, grad in zip(own, torch.split(flat, [p.numel() for p in own]), strict=True):
             p.grad = grad.view_as(p)
 
 

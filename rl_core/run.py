@@ -30,7 +30,7 @@ PAUSED = 3  # exit status of a run that paused itself
 _MAY_CHANGE = {
     f"run.{name}"
     for name in ("dir", "resume", "steps", "log_every", "eval_every", "checkpoint_every", "keep_checkpoints")
-} | {"run.tensorboard", "run.wandb"}
+} | {"run.tensorboard", "run.wandb", "run.distributed"}
 
 
 @dataclass(kw_only=True, slots=True)
@@ -118,10 +118,8 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close the metric files; after an error torchrun ends the other processes."""
+        """Close the metric files."""
         self.metrics.close()
-        if error is None:
-            distributed.stop()
 
     def steps(self, agent: nn.Module, **stateful: checkpoint.Stateful) -> Iterator[int]:
         """Yield the steps that are left, 1 to `cfg.steps`; the loop body is one update.
@@ -152,6 +150,11 @@ class Run:
     def log(self, step: int, values: Mapping[str, Tensor | float], group: str = "train") -> None:
         """Record `values` as `group/name`; tensors stay on the device until a row is written."""
         self.metrics.add(step, values, group)
+
+    def write(self, name: str, tree: Mapping[str, Any]) -> None:
+        """Write `tree` as JSON into the run's directory; of several processes the first one does."""
+        if distributed.rank() == 0:
+            (self.dir / name).write_text(json.dumps(tree, indent=1) + "\n")
 
     def pause(self, reason: str) -> None:
         """End after this step, with a checkpoint and `reason` in `pauses.jsonl`; the run can be resumed."""

@@ -1,6 +1,7 @@
 """Align a language model on a fixed dataset: supervised tuning, or any member of the DPO family.
 
 python scripts/align_offline.py algo=dpo data.source=pairs.jsonl model.name=runs/sft/model run.steps=500
+torchrun --nproc_per_node=8 scripts/align_offline.py algo=dpo run.distributed=fsdp2 ...
 """
 
 from dataclasses import dataclass, field
@@ -33,7 +34,8 @@ def main(cfg: Config) -> None:
     """Read, train, save the model, say how it does on what was held out."""
     algorithm: Any = sft if isinstance(cfg.algo, sft.Config) else dpo
     examples = loader.read(cfg.data, lambda rows: algorithm.to_examples(rows, cfg.algo))
-    with runs.Run(cfg.run, config=cfg, default_dir=f"runs/{cfg.algo.name}-seed{cfg.run.seed}") as run:
+    folder = f"runs/{cfg.algo.name}-seed{cfg.run.seed}"
+    with runs.Run(cfg.run, config=cfg, default_dir=folder, shared=True) as run:
         policy, tokenizer = loading.load(cfg.model, loader.texts(examples), cfg.data.max_length)
         data, held_out = loader.batches(cfg.data, tokenizer, examples, run)
         options = {}

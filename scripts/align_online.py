@@ -16,6 +16,7 @@ from llm_align.online import best_of_n, grpo, ppo, prompts, reinforce, trpo
 from llm_align.online import rollout as rollouts
 from rl_core import config
 from rl_core import run as runs
+from rl_core.progress import console
 
 ALGORITHMS = {"grpo": grpo, "ppo": ppo, "reinforce": reinforce, "trpo": trpo, "best_of_n": best_of_n}
 
@@ -42,7 +43,7 @@ def main(cfg: Config) -> None:
     asked = prompts.read(cfg.data)
     rewards = reward_functions.load(cfg.rewards, runs.pick_device(cfg.run.device), watched=cfg.monitor.gold)
     folder = f"runs/{name}-seed{cfg.run.seed}"
-    with runs.Run(cfg.run, config=cfg, default_dir=folder, may_change=("monitor",)) as run:
+    with runs.Run(cfg.run, config=cfg, default_dir=folder, may_change=("monitor",), shared=True) as run:
         policy, tokenizer = prompts.load_model(cfg.model, cfg.data.max_length + cfg.rollout.limit)
         trained, kept = prompts.tokenize(cfg.data, tokenizer, asked)
         task = rollouts.Task(prompts=trained, tokenizer=tokenizer, rewards=rewards, config=cfg.rollout)
@@ -53,7 +54,7 @@ def main(cfg: Config) -> None:
             options["demonstrations"] = prompts.demonstrations(shown, tokenizer, cfg.data.max_length)
         agent = algorithm.train(cfg.algo, task, policy, run, **options)
         loading.save(agent.policy, tokenizer, run.dir / "model")
-        print(write(logged(run.dir), run.dir), f"model: {run.dir / 'model'}", sep="\n")
+        console.print(write(logged(run.dir), run.dir), f"model: {run.dir / 'model'}", sep="\n")
 
 
 if __name__ == "__main__":

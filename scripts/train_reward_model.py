@@ -3,7 +3,6 @@
 python scripts/train_reward_model.py data.source=pairs.jsonl model.backbone=encoder model.name=minilm
 """
 
-import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -32,7 +31,7 @@ def main(cfg: Config) -> None:
     process = cfg.algo.objective == "process"
     examples = loader.read(cfg.data, reward_model.EXAMPLES[cfg.algo.objective])
     default_dir = f"runs/reward-{cfg.algo.objective}-seed{cfg.run.seed}"
-    with runs.Run(cfg.run, config=cfg, default_dir=default_dir) as run:
+    with runs.Run(cfg.run, config=cfg, default_dir=default_dir, shared=True) as run:
         model, tokenizer = scorer.build(cfg.model, loader.texts(examples), cfg.data.max_length)
         tokenize = steps.tokenize if process else loader.tokenize
         data, held_out = loader.batches(cfg.data, tokenizer, examples, run, tokenize)
@@ -48,7 +47,7 @@ def main(cfg: Config) -> None:
                 rated = [item.example for item in held_out.encoded]
                 overall["questions"] = len({str(example.prompt) for example in rated})
                 overall["best_of_n"] = choosers(rated, reward_model.rate(agent, held_out))
-        (run.dir / "eval.json").write_text(json.dumps({"overall": overall}, indent=1) + "\n")
+        run.write("eval.json", {"overall": overall})
     console.print_json(data=overall)
     console.print(f"model: {run.dir / 'model'}")
 

@@ -11,6 +11,7 @@ import torch
 
 from llm_align.eval.accuracy import verifiable
 from llm_align.online.rollout import Samples, Task, join
+from rl_core import distributed
 
 
 def held_out(task: Task, policy: Any, seed: int, device: torch.device | str = "cpu") -> dict[str, float]:
@@ -42,8 +43,9 @@ def logged(folder: Path) -> dict[str, float]:
 
 
 def write(overall: dict[str, float], folder: Path) -> str:
-    """Write `eval.json` into `folder`; returns the numbers in one line."""
-    (folder / "eval.json").write_text(json.dumps({"overall": overall}, indent=1) + "\n")
+    """Write `eval.json` into `folder`, one process of several; returns the numbers in one line."""
+    if distributed.rank() == 0:
+        (folder / "eval.json").write_text(json.dumps({"overall": overall}, indent=1) + "\n")
     return "  ".join(f"{name} {value:.4g}" for name, value in overall.items())
 
 

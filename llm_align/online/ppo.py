@@ -82,7 +82,8 @@ class Agent(nn.Module):
         super().__init__()
         self.policy = policy.eval()
         self.shared = cfg.critic == "shared"
-        self.critic = (critic or new_critic(cfg, policy)).eval()
+        critic = critic or new_critic(cfg, policy)
+        self.critic = critic.eval()
         valued = critic.output if self.shared else critic
         self.optimizer = optim.plain_adamw((policy, cfg.lr), (valued, cfg.critic_lr))
 
