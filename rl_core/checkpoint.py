@@ -66,7 +66,8 @@ def save(directory: Path, step: int, objects: Mapping[str, Stateful], keep: int 
     """Write `directory/step_<step>` holding the state of `objects`; older checkpoints beyond `keep` go.
 
     The files are written under a temporary name, flushed to the disk and renamed, so a checkpoint is there
-    whole or not at all. Of several processes all take part, and the first one writes. Raises OSError (disk full, no permission) with the earlier checkpoints untouched.
+    whole or not at all. Of several processes all take part, and the first one writes. Raises OSError (disk
+    full, no permission) with the earlier checkpoints untouched.
     """
     tensors: dict[str, Tensor] = {}
     tree = {name: _pack(obj.state_dict(), name, tensors) for name, obj in objects.items()}

@@ -101,6 +101,12 @@ def barrier() -> None:
     gather(None)
 
 
+def same_weights(module: nn.Module) -> None:
+    """Give every process the first one's weights."""
+    for value in (*module.parameters(), *module.buffers()) if size() > 1 else ():
+        dist.broadcast(value.detach(), 0)
+
+
 def spread(module: nn.Module, how: str, *methods: str, layers: Sequence[str] = ()) -> None:
     """Make the trained `module` that of all processes, in place.
 
@@ -108,11 +114,8 @@ def spread(module: nn.Module, how: str, *methods: str, layers: Sequence[str] = (
     sharded, a group for every layer (a module of a class in `layers`) and one for the rest; `methods` are
     the module's entries besides `forward`. Make its optimizer afterwards.
     """
-    if size() == 1:
-        return
-    for value in (*module.parameters(), *module.buffers()):
-        dist.broadcast(value.detach(), 0)
-    if how == "ddp":
+    same_weights(module)
+    if size() == 1 or how == "ddp":
         return
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method

@@ -161,6 +161,37 @@ def apo_down_loss(chosen: Tensor, rejected: Tensor, *, beta: float) -> Tensor:
     return (beta * chosen).sigmoid() + (-beta * (chosen - rejected)).sigmoid()
 
 
+def aot_loss(better: Tensor, worse: Tensor, *, beta: float, label_smoothing: float = 0.0) -> Tensor:
+    """`smoothed_loss` of sorted batches `[n]`: one distribution above another (AOT, arXiv:2406.05882).
+
+    Unpaired: log ratios of chosen and of rejected answers. Paired: the policy's gaps `log pi(chosen) - log
+    pi(rejected)` and the reference's. A shift of one side is as in `smoothed_loss`; the order is not seen.
+    """
+    ranked = better.sort().values, worse.sort().values
+    return smoothed_loss(*ranked, beta=beta, label_smoothing=label_smoothing)
+
+
+def discopop_loss(chosen: Tensor, rejected: Tensor, *, beta: float, tau: float = 0.05) -> Tensor:
+    """DPO's loss for the wrong order, `exp(-logit)` for the right one (DiscoPOP, arXiv:2406.08414, eq. 5).
+
+    They are blended by `sigmoid(logit / tau)`. Not convex: at equal scores its gradient parts the wrong way,
+    so a policy that starts as its own reference stays near it.
+    """
+    logit = beta * (chosen - rejected)
+    right = (logit / tau).sigmoid()
+    return (1.0 - right) * -F.logsigmoid(logit) + right * (-logit).clamp(max=MAX_EXPONENT).exp()
+
+
+def on_policy_weight(log_prob: Tensor, mask: Tensor) -> Tensor:
+    """`exp` of the mean log-probability of response tokens, `[B, L] -> [B]` without gradient.
+
+    WPO (arXiv:2406.11827, eq. 2) multiplies a pair's loss by both: what the policy would hardly write counts
+    little. Not aligned by the vocabulary's collision probability, as TRL's and the paper's later form are.
+    """
+    count = mask.sum(-1).clamp_min(1)
+    return (torch.where(mask, log_prob, 0.0).sum(-1) / count).detach().exp()
+
+
 def odds_ratio_loss(chosen: Tensor, rejected: Tensor) -> Tensor:
     """`-log sigmoid(log odds(chosen) - log odds(rejected))` of mean log-probabilities below 0.
 

@@ -3,7 +3,7 @@
 python scripts/align_online.py +experiment=dapo model.name=runs/sft/model data.source=problems.jsonl
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from omegaconf import MISSING
@@ -18,6 +18,7 @@ from rl_core import config
 from rl_core import run as runs
 from rl_core.progress import console
 
+ONLY_PPO = "empty: only algo=ppo learns from it"
 ALGORITHMS = {"grpo": grpo, "ppo": ppo, "reinforce": reinforce, "trpo": trpo, "best_of_n": best_of_n}
 
 
@@ -30,6 +31,7 @@ class Config:
     data: prompts.Config = field(default_factory=prompts.Config)
     rollout: rollouts.Config = field(default_factory=rollouts.Config)
     rewards: reward_functions.Config = field(default_factory=reward_functions.Config)
+    environment: str = ""  # file.py:function that answers the policy's turns (rollout.max_turns of them)
     demonstrations: str = ""  # rows for PPO's pretraining gradient
     monitor: monitors.Config = field(default_factory=monitors.Config)
     run: runs.Config = field(default_factory=runs.Config)
@@ -38,20 +40,21 @@ class Config:
 def main(cfg: Config) -> None:
     """Read, train, save the model, say how it does on what was held out (or, if nothing was, on all)."""
     name, algorithm = next((n, m) for n, m in ALGORITHMS.items() if isinstance(cfg.algo, m.Config))
-    shown = cfg.demonstrations
-    config.require(name == "ppo" or not shown, "demonstrations", shown, "empty: only algo=ppo learns from it")
+    config.require(name == "ppo" or not cfg.demonstrations, "demonstrations", cfg.demonstrations, ONLY_PPO)
     asked = prompts.read(cfg.data)
     rewards = reward_functions.load(cfg.rewards, runs.pick_device(cfg.run.device), watched=cfg.monitor.gold)
     folder = f"runs/{name}-seed{cfg.run.seed}"
     with runs.Run(cfg.run, config=cfg, default_dir=folder, may_change=("monitor",), shared=True) as run:
         policy, tokenizer = prompts.load_model(cfg.model, cfg.data.max_length + cfg.rollout.limit)
         trained, kept = prompts.tokenize(cfg.data, tokenizer, asked)
-        task = rollouts.Task(prompts=trained, tokenizer=tokenizer, rewards=rewards, config=cfg.rollout)
-        test = replace(task, prompts=kept or trained)
+        world = reward_functions.from_file(cfg.environment, "environment") if cfg.environment else None
+        given = {"tokenizer": tokenizer, "rewards": rewards, "config": cfg.rollout, "environment": world}
+        task, test = (rollouts.Task(prompts=part, **given) for part in (trained, kept or trained))
         options: dict[str, Any] = {"monitor": monitors.Monitor(cfg.monitor)}
         options["evaluate"] = lambda agent: held_out(test, agent.policy, cfg.run.seed, run.device)
-        if shown:
-            options["demonstrations"] = prompts.demonstrations(shown, tokenizer, cfg.data.max_length)
+        if cfg.demonstrations:
+            given_rows = cfg.demonstrations
+            options["demonstrations"] = prompts.demonstrations(given_rows, tokenizer, cfg.data.max_length)
         agent = algorithm.train(cfg.algo, task, policy, run, **options)
         loading.save(agent.policy, tokenizer, run.dir / "model")
         console.print(write(logged(run.dir), run.dir), f"model: {run.dir / 'model'}", sep="\n")

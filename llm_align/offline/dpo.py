@@ -169,6 +169,7 @@ def train(
 ) -> Agent:
     """Align `policy` for `run.cfg.steps` updates against `reference`, or against itself as it comes in."""
     policy = policy.to(run.device).train()
+    distributed.same_weights(policy)  # it is the reference of every process
     references = _references(policy, data, cfg, run, reference)
     held_references = held_out and _references(policy, held_out, cfg, run, reference)
     agent = Agent(distribute(policy, run.cfg.distributed), cfg)

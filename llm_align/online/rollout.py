@@ -18,7 +18,7 @@ from llm_align.models.adapters import unwrap
 from llm_align.models.engines import Engine, OwnEngine
 from llm_align.models.generation import Generated
 from llm_align.models.sampling import Sampling
-from llm_align.online.turns import Environment, converse
+from llm_align.online.turns import Environment, Limits, converse
 from rl_core import distributed
 from rl_core.config import require
 
@@ -139,6 +139,9 @@ class Task:
     def __post_init__(self) -> None:
         """Check the tokenizer and that there are prompts."""
         require(len(self.prompts) > 0, "prompts", 0, "at least one")
+        turns, several = self.config.max_turns, self.config.max_turns > 1
+        answered = several == (self.environment is not None)
+        require(answered, "rollout.max_turns", turns, "above 1 with an environment, 1 without one")
         check_tokenizer(self.tokenizer)
 
     def sampler(self, seed: int) -> TokenBudget:
@@ -206,7 +209,7 @@ class Task:
                 self.tokenizer,
                 generator=generator,
                 num_samples=group_size,
-                max_turns=self.config.max_turns,
+                limits=Limits(self.config.max_turns, context_of(policy)),
             )
         return self._judge(drawn, [item for item in chosen for _ in range(group_size)], group_size)
 
@@ -232,6 +235,11 @@ class Task:
             texts=texts,
             group_size=group_size,
         )
+
+
+def context_of(model: Any) -> int | None:
+    """How many tokens the model has positions for; None where it has no such bound."""
+    return getattr(unwrap(model).config.get_text_config(), "max_position_embeddings", None)
 
 
 def stop_ids(tokenizer: Any, model: Any) -> tuple[int, ...]:

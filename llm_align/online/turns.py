@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,6 +20,14 @@ from llm_align.models.sampling import Sampling
 Environment = Callable[..., Sequence[str | None]]
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long a conversation may get: turns of the policy's, tokens in all (None: no bound)."""
+
+    turns: int
+    context: int | None = None
+
+
 def converse(
     engine: Engine,
     prompts: Sequence[Encoded],
@@ -28,12 +37,13 @@ def converse(
     *,
     generator: torch.Generator,
     num_samples: int,
-    max_turns: int,
+    limits: Limits,
 ) -> Generated:
-    """Alternate turns of the policy and of the environment, at most `max_turns` of the policy's.
+    """Alternate turns of the policy and of the environment, at most `limits.turns` of the policy's.
 
-    A turn cut at its length limit ends the conversation as a truncation. One that the last allowed turn left
-    open does not: the environment was not asked. Raises ValueError if the environment returns a wrong number
+    A turn cut at its length limit ends the conversation as a truncation, and so does a reply after which the
+    context has no room for a turn (it is left out). One that the last allowed turn left open does not: the
+    environment was not asked. Raises ValueError if the environment returns a wrong number
     of answers.
     """
     asked = [item for item in prompts for _ in range(num_samples)]
@@ -42,7 +52,7 @@ def converse(
     scores: list[list[float]] = [[] for _ in asked]
     ended = [False] * len(asked)
     live = list(range(len(asked)))
-    for turn in range(max_turns):
+    for turn in range(limits.turns):
         if turn == 0:  # the group shares its prompt
             contexts, samples = [item.prompt for item in prompts], num_samples
         else:
@@ -56,10 +66,14 @@ def converse(
             ended[row] = bool(drawn.ended[place])
         spoke = {row: said[place] for place, row in enumerate(live) if ended[row]}
         live = []
-        if turn + 1 < max_turns and spoke:
+        if turn + 1 < limits.turns and spoke:
             for row, answer in zip(spoke, _ask(environment, tokenizer, asked, spoke), strict=True):
                 if answer is not None:
                     reply = tokenizer(answer, add_special_tokens=False)["input_ids"]
+                    used = len(asked[row].prompt) + len(tokens[row]) + len(reply)
+                    if limits.context is not None and used + sampling.max_new_tokens > limits.context:
+                        ended[row] = False
+                        continue
                     tokens[row] += reply
                     own[row] += [False] * len(reply)
                     scores[row] += [0.0] * len(reply)

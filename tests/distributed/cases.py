@@ -23,7 +23,6 @@ from llm_align.feedback import reward_model
 from llm_align.feedback.rewards import Reward, Rewards
 from llm_align.feedback.scorer import Scorer
 from llm_align.models import optim
-from llm_align.models.adapters import unwrap
 from llm_align.models.causal_lm import Small, small_causal_lm
 from llm_align.models.generation import Generated, generate
 from llm_align.offline import dpo, sft
@@ -81,6 +80,7 @@ class ByPrompt:
     def generate(self, prompts: Any, sampling: Any, *, generator: Any, num_samples: int = 1) -> Generated:
         from llm_align.data.batches import make_responses
 
+        torch.randint(9, (1,), generator=generator)  # as many numbers as `distributed.fork` takes
         rows, scores, ended = [], [], []
         for prompt in prompts:
             seeded = torch.Generator().manual_seed(sum(prompt))
@@ -141,7 +141,8 @@ CASES: dict[str, Any] = {
     "best_of_n": online(best_of_n, best_of_n.Config(lr=1e-3, minibatches=2)),
     "trpo": online(trpo, trpo.Config(kl=KEPT)),
 }
-ALONE = {("trpo", "fsdp2")}  # combinations that are refused
+SHARDED = ("sft", "dpo", "reward", "grpo", "ppo")  # the paths through a sharded model
+RUNS = [("ddp", name) for name in CASES] + [("fsdp2", name) for name in SHARDED]
 
 
 def settings(folder: Path, **options: Any) -> run.Config:
@@ -159,21 +160,19 @@ def weights(agent: Any) -> dict[str, torch.Tensor]:
 
 
 def main(root: Path) -> None:
-    """Every case in every mode; then resume runs that this process or another number of them has begun."""
+    """Every run; then on with those that one process has begun."""
+    for mode, name in RUNS:
+        keep(CASES[name](settings(root / mode / name, distributed=mode)), root / f"{mode}-{name}.safetensors")
     for mode in MODES:
-        for name, train in CASES.items():
-            if (name, mode) in ALONE:
-                continue
-            found = weights(train(settings(root / mode / name, distributed=mode)))
-            if distributed.rank() == 0:
-                save_file(found, root / f"{mode}-{name}.safetensors")
-            else:
-                assert unwrap is not None
         for name in ("dpo", "grpo"):
-            begun = root / "begun" / f"{mode}-{name}"
-            found = weights(CASES[name](settings(begun, distributed=mode, resume=True)))
-            if distributed.rank() == 0:
-                save_file(found, root / f"{mode}-{name}-resumed.safetensors")
+            begun = settings(root / "begun" / f"{mode}-{name}", distributed=mode, resume=True)
+            keep(CASES[name](begun), root / f"{mode}-{name}-resumed.safetensors")
+
+
+def keep(agent: Any, file: Path) -> None:
+    found = weights(agent)
+    if distributed.rank() == 0:
+        save_file(found, file)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ from rl_core import distributed, run
 from tests.distributed import cases
 
 ROOT = Path(__file__).resolve().parents[2]
-RAN = [(mode, name) for mode in cases.MODES for name in cases.CASES if (name, mode) not in cases.ALONE]
+# a minute on two idle cores, most of it the start of three pairs of processes
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 def torchrun(*command: str, count: int = 2) -> subprocess.CompletedProcess[str]:
@@ -59,7 +60,7 @@ def assert_same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor
         torch.testing.assert_close(found[name], value, atol=1e-5, rtol=0, msg=lambda m, n=name: f"{n}: {m}")
 
 
-@pytest.mark.parametrize(("mode", "name"), RAN)
+@pytest.mark.parametrize(("mode", "name"), cases.RUNS)
 def test_two_processes_learn_what_one_does(folder: Path, alone, mode: str, name: str):
     weights, single = alone[name]
     assert_same(load_file(folder / f"{mode}-{name}.safetensors"), weights)

@@ -58,6 +58,7 @@ def trl_dpo(rows, *loss_types, divergence="reverse_kl", alpha=0.5):
         f_alpha_divergence_coef=alpha,
         loss_types=loss_types,
         loss_weights=[1.0] * len(loss_types),
+        args=SimpleNamespace(discopop_tau=0.05),
     )
     nothing = torch.zeros(B, L + 1)
     outputs = SimpleNamespace(
@@ -88,6 +89,8 @@ DPO_FAMILY = {
     "sppo_hard": lambda w, r: preferences.sppo_loss(w, r, beta=BETA),
     "apo_zero": lambda w, r: preferences.apo_zero_loss(w, r, beta=BETA),
     "apo_down": lambda w, r: preferences.apo_down_loss(w, r, beta=BETA),
+    "aot_unpaired": lambda w, r: preferences.aot_loss(w, r, beta=BETA, label_smoothing=SMOOTHING),
+    "discopop": lambda w, r: preferences.discopop_loss(w, r, beta=BETA, tau=0.05),
 }
 DIVERGENCES = {
     "reverse_kl": lambda ratio: ratio,
@@ -128,6 +131,14 @@ def test_dpo_with_the_likelihood_of_the_chosen(rows):
     nll = -reductions.token_mean(rows.log_prob[: B // 2], rows.mask[: B // 2])
     ours = preferences.sigmoid_loss(chosen, rejected, beta=BETA).mean() + nll
     assert torch.allclose(ours, trl_dpo(rows, "sigmoid", "sft"), atol=1e-5)
+
+
+def test_aot_of_gaps(rows):
+    chosen, rejected = reductions.masked_sum(rows.log_prob, rows.mask, dim=-1).chunk(2)
+    ref_chosen, ref_rejected = reductions.masked_sum(rows.ref, rows.mask, dim=-1).chunk(2)
+    gaps = chosen - rejected, ref_chosen - ref_rejected
+    ours = preferences.aot_loss(*gaps, beta=BETA, label_smoothing=SMOOTHING).mean()
+    assert torch.allclose(ours, trl_dpo(rows, "aot"), atol=1e-5)
 
 
 def test_cpo_simpo_and_orpo(rows):

@@ -30,10 +30,24 @@ PAIR_LOSSES = {
     "sppo_loss": lambda w, r, b, e: (w - 0.5 / b) ** 2 + (r + 0.5 / b) ** 2,
     "apo_zero_loss": lambda w, r, b, e: 1 - sigma(b * w) + sigma(b * r),
     "apo_down_loss": lambda w, r, b, e: sigma(b * w) + 1 - sigma(b * (w - r)),
+    "discopop_loss": lambda w, r, b, e: (
+        (1 - sigma(b * (w - r) / 0.05)) * -log_sigma(b * (w - r))
+        + sigma(b * (w - r) / 0.05) * math.exp(-b * (w - r))
+    ),
     "odds_ratio_loss": lambda w, r, b, e: (
         -log_sigma(math.log(math.exp(w) / (1 - math.exp(w))) - math.log(math.exp(r) / (1 - math.exp(r))))
     ),
 }
+
+
+def aot_loss(better, worse, beta, label_smoothing):
+    pairs = zip(sorted(better), sorted(worse), strict=True)
+    return [PAIR_LOSSES["smoothed_loss"](w, r, beta, label_smoothing) for w, r in pairs]
+
+
+def on_policy_weight(log_prob):
+    """Of one response: the geometric mean of its tokens' probabilities."""
+    return math.prod(math.exp(x) for x in log_prob) ** (1 / len(log_prob))
 
 
 def kto_loss(score, desirable, beta, reference_point, desirable_weight, undesirable_weight):

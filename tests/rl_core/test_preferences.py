@@ -30,7 +30,7 @@ def test_pair_losses_equal_the_twin(name):
     np.testing.assert_allclose(numbers, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", sorted(twin.PAIR_LOSSES.keys() - {"apo_down_loss"}))
+@pytest.mark.parametrize("name", sorted(twin.PAIR_LOSSES.keys() - {"apo_down_loss", "discopop_loss"}))
 def test_pair_losses_pull_the_two_apart_at_the_start(name):
     """At equal scores the gradient raises the chosen above the rejected; APO-down lowers both, rejected
     more.
@@ -49,6 +49,29 @@ def test_pair_losses_stay_finite_at_extreme_scores(name):
     assert loss.isfinite().all()
     assert chosen.grad.isfinite().all()
     assert rejected.grad.isfinite().all()
+
+
+def test_aot_equals_the_twin_and_does_not_see_the_order():
+    loss = pref.aot_loss(torch.from_numpy(CHOSEN), torch.from_numpy(REJECTED), beta=BETA, label_smoothing=0.1)
+    np.testing.assert_allclose(loss, twin.aot_loss(CHOSEN, REJECTED, BETA, 0.1), atol=1e-6)
+    turned = pref.aot_loss(torch.from_numpy(CHOSEN[::-1].copy()), torch.from_numpy(REJECTED), beta=BETA)
+    assert torch.equal(turned, pref.aot_loss(torch.from_numpy(CHOSEN), torch.from_numpy(REJECTED), beta=BETA))
+
+
+def test_on_policy_weights_equal_the_twin():
+    log_prob = torch.tensor([[-1.0, -2.0, 7.0], [-0.5, -0.1, -3.0]], requires_grad=True)
+    mask = torch.tensor([[True, True, False], [True, True, True]])
+    weight = pref.on_policy_weight(log_prob, mask)
+    rows = ([-1.0, -2.0], [-0.5, -0.1, -3.0])
+    np.testing.assert_allclose(weight, [twin.on_policy_weight(row) for row in rows], rtol=1e-6)
+    assert not weight.requires_grad
+
+
+def test_discopop_parts_the_wrong_way_at_the_start():
+    """The paper's section 5: its loss is not convex around equal scores."""
+    chosen = torch.tensor(0.0, requires_grad=True)
+    pref.discopop_loss(chosen, torch.tensor(0.0), beta=BETA).backward()
+    assert chosen.grad > 0
 
 
 def test_by_hand():

@@ -65,6 +65,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "def vowels(completions):\n    return [sum(c in 'aeiou' for c in t) / 8 for t in completions]\n"
         "def short(completions):\n    return [-float(len(t)) for t in completions]\n"
         "def broken(completions):\n    return [1.0]\n"
+        "def again(completions, **columns):\n    return ['Again: '] * len(completions)\n"
     )
     return root
 
@@ -125,6 +126,12 @@ def test_adapters_and_demonstrations(folder: Path, tmp_path: Path):
     assert (tmp_path / "run" / "model" / "adapter" / "adapter_config.json").exists()
 
 
+def test_an_environment_answers_from_a_file(folder: Path, tmp_path: Path):
+    world = f"environment='{folder / 'mine.py'}:again'"
+    align("algo=grpo", *quick(folder, tmp_path / "run"), world, "rollout.max_turns=2")
+    assert (tmp_path / "run" / "eval.json").exists()
+
+
 def test_a_prompt_on_the_command_line(folder: Path, capsys: pytest.CaptureFixture[str]):
     generate(f"model.name={folder / 'model'}", "prompt=hello", "data.max_length=64", "max_new_tokens=4",
              "temperature=0", "device=cpu")  # fmt: skip
@@ -160,6 +167,8 @@ def test_every_preset_composes(algo: str, preset: str):
         (["data.max_length=255"], "at most the model's context"),
         (["algo.clip_hihg=1"], "did you mean 'algo.clip_high'"),
         (["demonstrations=x.jsonl"], "only algo=ppo"),
+        (["environment=nowhere.py:f", "rollout.max_turns=2"], "environment='nowhere.py:f': must be file.py:"),
+        (["rollout.max_turns=2"], "above 1 with an environment"),
         (["algo=grop"], "did you mean 'grpo'"),
     ],
 )

@@ -34,7 +34,9 @@ def share_of_a(completion_ids: list[list[int]]) -> list[float]:
     return [row.count(VOCAB["a"]) / LENGTH for row in completion_ids]
 
 
-def make_task(function: Callable[..., Any] = share_of_a, **options: Any) -> rollout.Task:
+def make_task(
+    function: Callable[..., Any] = share_of_a, *, environment: Any = None, **options: Any
+) -> rollout.Task:
     tok = tokenizer()
     prompts = [
         Example(prompt=text, responses=[], columns={"answer": text}) for text in ("a b", "b c", "d", "c")
@@ -45,6 +47,7 @@ def make_task(function: Callable[..., Any] = share_of_a, **options: Any) -> roll
         tokenizer=tok,
         rewards=Rewards([Reward(name="share", function=function)]),
         config=rollout.Config(**settings),
+        environment=environment,
     )
 
 

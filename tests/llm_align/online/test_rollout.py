@@ -12,7 +12,7 @@ from llm_align.feedback.rewards import Reward, Rewards
 from llm_align.models.engines import TransformersEngine
 from llm_align.models.log_probs import log_probs
 from llm_align.models.sampling import Sampling
-from llm_align.online import rollout
+from llm_align.online import credit, rollout
 from llm_align.online.reference import minibatches
 
 
@@ -104,7 +104,7 @@ def test_the_environments_words_are_masked(language):
         calls.append((prompts, completions))
         return ["b c" if prompt == "d" else None for prompt in prompts]
 
-    task = dataclasses.replace(language.task(max_turns=3), environment=environment)
+    task = language.task(max_turns=3, environment=environment)
     policy = language.policy()
     samples = task.draw(policy, [2, 3], seeded(), group_size=8)
     responses = samples.responses
@@ -122,11 +122,28 @@ def test_the_environments_words_are_masked(language):
 
 
 def test_an_environment_that_answers_too_little_is_named(language):
-    task = dataclasses.replace(
-        language.task(max_turns=2), environment=lambda prompts, completions, answer: []
-    )
+    task = language.task(max_turns=2, environment=lambda prompts, completions, answer: [])
     with pytest.raises(ValueError, match="0 answers to"):
         task.draw(language.policy(), range(4), seeded())
+
+
+def test_a_conversation_that_fills_the_context_is_a_truncation(language):
+    """The policy has 64 positions; replies of 20 tokens leave room for two of its turns, not for a third."""
+    policy, length = language.policy(), language.length
+    long = " ".join(["b"] * 20)
+    task = language.task(max_turns=9, environment=lambda prompts, completions, answer: [long] * len(prompts))
+    samples = task.draw(policy, range(4), seeded(), group_size=32)
+    responses = samples.responses
+    replies = (responses.response_mask & ~responses.loss_mask).sum(1) // 20
+    own = responses.loss_mask.sum(1)
+    assert int(replies.max()) == 2  # prompt, 3 turns and 3 replies would be above 64
+    assert int(responses.lengths.max()) + 2 <= 64
+    full = (replies == 2) & (responses.response_ids.gather(1, responses.lengths[:, None] - 1)[:, 0] == 0)
+    assert full.any()
+    assert not samples.ended[full].any()  # they stopped by themselves and were not asked on: no room
+    assert (own <= 3 * length).all()
+    values = credit.next_values(torch.zeros_like(samples.log_prob), responses.loss_mask, torch.ones(len(own)))
+    assert values.gather(1, responses.lengths[:, None] - 1)[full].eq(1).all()  # what bootstraps counts
 
 
 @pytest.mark.parametrize(
@@ -140,6 +157,8 @@ def test_wrong_settings_are_refused(options, message):
 
 def test_a_task_needs_prompts_and_an_end_of_sequence(language):
     task = language.task()
+    with pytest.raises(ValueError, match="rollout.max_turns=3: must be above 1 with an environment"):
+        language.task(max_turns=3)
     with pytest.raises(ValueError, match="prompts=0"):
         dataclasses.replace(task, prompts=[])
     tokenizer = language.tokenizer()
