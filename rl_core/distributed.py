@@ -176,7 +176,7 @@ def cut_like(x: Any, like: Any) -> Any:
         return x
     from torch.distributed.tensor import distribute_tensor
 
-    return distribute_tensor(x, like.device_mesh, like.placements)  # type: ignore[attr-defined]
+    return distribute_tensor(x, like.device_mesh, like.placements)
 
 
 def _sharded(x: Tensor) -> bool:

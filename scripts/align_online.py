@@ -18,7 +18,6 @@ from rl_core import config
 from rl_core import run as runs
 from rl_core.progress import console
 
-ONLY_PPO = "empty: only algo=ppo learns from it"
 ALGORITHMS = {"grpo": grpo, "ppo": ppo, "reinforce": reinforce, "trpo": trpo, "best_of_n": best_of_n}
 
 
@@ -40,7 +39,8 @@ class Config:
 def main(cfg: Config) -> None:
     """Read, train, save the model, say how it does on what was held out (or, if nothing was, on all)."""
     name, algorithm = next((n, m) for n, m in ALGORITHMS.items() if isinstance(cfg.algo, m.Config))
-    config.require(name == "ppo" or not cfg.demonstrations, "demonstrations", cfg.demonstrations, ONLY_PPO)
+    shown = cfg.demonstrations
+    config.require(name == "ppo" or not shown, "demonstrations", shown, "empty: only algo=ppo learns from it")
     asked = prompts.read(cfg.data)
     rewards = reward_functions.load(cfg.rewards, runs.pick_device(cfg.run.device), watched=cfg.monitor.gold)
     folder = f"runs/{name}-seed{cfg.run.seed}"
@@ -52,9 +52,8 @@ def main(cfg: Config) -> None:
         task, test = (rollouts.Task(prompts=part, **given) for part in (trained, kept or trained))
         options: dict[str, Any] = {"monitor": monitors.Monitor(cfg.monitor)}
         options["evaluate"] = lambda agent: held_out(test, agent.policy, cfg.run.seed, run.device)
-        if cfg.demonstrations:
-            given_rows = cfg.demonstrations
-            options["demonstrations"] = prompts.demonstrations(given_rows, tokenizer, cfg.data.max_length)
+        if shown:
+            options["demonstrations"] = prompts.demonstrations(shown, tokenizer, cfg.data.max_length)
         agent = algorithm.train(cfg.algo, task, policy, run, **options)
         loading.save(agent.policy, tokenizer, run.dir / "model")
         console.print(write(logged(run.dir), run.dir), f"model: {run.dir / 'model'}", sep="\n")

@@ -98,6 +98,9 @@ def losses_of(agent: Agent, item: Scored, cfg: Config) -> tuple[Tensor, Tensor, 
         margin = torch.tensor([example.margin or 0.0 for example in batch.examples], device=score.device)
         loss = PAIRED[cfg.loss](score[:, 0], score[:, 1], cfg, margin)
         stats = _comparison(score, cfg)
+    if cfg.on_policy:
+        weight = losses.on_policy_weight(token_log_prob, batch.responses.loss_mask)
+        loss = loss * batch.grid(weight).masked_fill(~batch.mask, 1.0).prod(1)
     stats["log_prob"] = log_prob.detach()[:, 0].mean()
     nll = -token_log_prob[batch.first_rows()].sum()
     return loss, nll, stats

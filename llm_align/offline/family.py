@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from llm_align.models import optim
+from rl_core import distributed
 from rl_core import preferences as losses
 from rl_core.config import choice, require
 
@@ -33,6 +34,7 @@ class Config:
     label_smoothing: float = 0.0  # share of flipped labels: smoothed, robust, exo
     offset: float = 0.0  # gap demanded of every pair by `sigmoid` (SimPO's gamma)
     margin_coef: float = 0.0  # times the column `margin`, added to the offset (ODPO)
+    on_policy: bool = False  # losses times the likelihood per token of the answers (WPO)
     sft: float = 0.0  # weight of the chosen's negative log-likelihood, a mean over tokens
     desirable_weight: float = 1.0  # of the rated losses
     undesirable_weight: float = 1.0
@@ -44,6 +46,11 @@ class Config:
         """Check ranges, and that the axes go together."""
         choice("algo.score", self.score, SCORES)
         choice("algo.loss", self.loss, [*PAIRED, *RANKED, *RATED])
+        sorts = self.loss == "aot_unpaired"
+        alone = not sorts or distributed.size() == 1
+        require(alone, "algo.loss", self.loss, "another with several processes: it sorts whole batches")
+        compared = not self.on_policy or not (sorts or self.loss in RATED)
+        require(compared, "algo.on_policy", True, f"false with algo.loss={self.loss}")
         for name in ("beta", "desirable_weight", "undesirable_weight"):
             require(getattr(self, name) > 0, f"algo.{name}", getattr(self, name), "> 0")
         require(self.accumulate >= 1, "algo.accumulate", self.accumulate, "at least 1")
@@ -100,6 +107,8 @@ PAIRED: dict[str, Pair] = {
     "sppo": _plain(losses.sppo_loss),
     "apo_zero": _plain(losses.apo_zero_loss),
     "apo_down": _plain(losses.apo_down_loss),
+    "aot_unpaired": _smoothing(losses.aot_loss),
+    "discopop": _plain(losses.discopop_loss),  # no member below: it must not start at its own reference
     "odds_ratio": lambda w, r, cfg, _: cfg.beta * losses.odds_ratio_loss(w, r),  # beta is ORPO's lambda
 }
 
@@ -147,6 +156,8 @@ MEMBERS: dict[str, Config] = {
     "sppo": Config(name="sppo", loss="sppo", beta=1e-3),
     "apo_zero": Config(name="apo_zero", loss="apo_zero"),
     "apo_down": Config(name="apo_down", loss="apo_down"),
+    "aot_unpaired": Config(name="aot_unpaired", loss="aot_unpaired"),
+    "wpo": Config(name="wpo", on_policy=True),
     "cpo": Config(name="cpo", loss="smoothed", reference=False, sft=1.0),
     "simpo": Config(name="simpo", per_token=True, reference=False, beta=2.0, offset=1.0),
     "orpo": Config(name="orpo", loss="odds_ratio", per_token=True, reference=False, sft=1.0),
