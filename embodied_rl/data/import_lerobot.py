@@ -101,7 +101,7 @@ def _episode(
 
 
 def import_dataset(
-    folder: Path | str, dataset_id: str, *, root: Path | str | None = None, overwrite: bool = False
+    folder: Path | str, dataset_id: str, root: Path | str | None = None, *, overwrite: bool = False
 ) -> int:
     """Make a Minari dataset of a folder; return the number of episodes.
 
