@@ -42,6 +42,10 @@ VIEWS: dict[str, str | View] = {
 }
 
 
+# Desk and robot whole, and both lights seen from their bright side: for videos that are shown to people.
+DESK_FILM = View(lookat=(0.44, 0.06, 0.13), distance=1.3, azimuth=119.0, elevation=-30.0)
+
+
 def render_frame(
     env: gym.Env | VectorEnv,
     index: int = 0,
@@ -68,7 +72,7 @@ def render_frame(
             model = copy.copy(model)
             model.geom("goal").pos = raw.model.site_pos[_goal_site(raw.model)]
     if isinstance(view, View):
-        model, view = _with_camera(model, view), 0
+        model, view = with_camera(model, view), 0
     # On a copy: bringing the kinematics up to date in the simulation itself would change Fetch's next step,
     # which starts from the positions that the last one left behind.
     shown = mujoco.MjData(model)
@@ -157,8 +161,8 @@ def _whole(model: mujoco.MjModel) -> View:
     return View(lookat=lookat, distance=1.5 * float(model.stat.extent), azimuth=90.0, elevation=-45.0)
 
 
-def _with_camera(model: mujoco.MjModel, view: View) -> mujoco.MjModel:
-    """Return a copy of the model whose first camera stands still at `view`."""
+def with_camera(model: mujoco.MjModel, view: View) -> mujoco.MjModel:
+    """Return a copy of the model whose camera number 0 stands still at `view`."""
     model = copy.copy(model)
     azimuth, elevation = np.radians(view.azimuth), np.radians(view.elevation)
     forward = np.array(

@@ -52,7 +52,8 @@ def main(cfg: Config) -> None:
     policy, spec = open_policy(cfg.policy, desk, trust=cfg.trust, seed=cfg.seed)
     env = make_vec(spec.env_id, 1, **spec.env_kwargs)
     with demonstrate.web_viewer(env, cfg.port) if cfg.viewer else nullcontext() as viewer:
-        done = demonstrate.film(policy, env, Path(cfg.out), seed=cfg.seed, max_steps=cfg.steps, viewer=viewer)
+        how = {"seed": cfg.seed, "max_steps": cfg.steps, "caption": cfg.instruction}
+        done = demonstrate.film(policy, env, Path(cfg.out), viewer=viewer, **how)
         console.print(f"success: {done.success} after {done.steps} actions; video: {done.path}")
         if viewer:
             demonstrate.keep_open(viewer)

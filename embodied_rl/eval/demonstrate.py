@@ -17,10 +17,11 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 
 from embodied_rl.eval.play import as_fields
-from embodied_rl.eval.video import Mp4Writer
+from embodied_rl.eval.video import Mp4Writer, captioned
 from embodied_rl.models.policy import Policy
 from envs.desk.control import ACTION_DIM
 from envs.desk.pictures import Painter
+from envs.frames import DESK_FILM, with_camera
 
 BETWEEN = 2  # frames per action: motion between two actions is interpolated, or 10 Hz would stutter
 _POOL = ThreadPoolExecutor(BETWEEN)  # casting rays leaves Python free
@@ -43,11 +44,13 @@ def film(
     *,
     seed: int,
     max_steps: int,
-    size: tuple[int, int] = (400, 300),
+    caption: str = "",
+    size: tuple[int, int] = (640, 448),
     viewer: Any = None,
 ) -> Shown:
     """Play one episode of a desk (`num_envs=1`, not ending on success) and write it as a video of `size`.
 
+    A line below the picture says `caption`, or else the episode's instruction, and when it was done.
     `viewer` is a handle from `web_viewer`, which then shows the same live.
     """
     obs, infos = env.reset(seed=seed)
@@ -57,8 +60,10 @@ def film(
     raw: Any = env.unwrapped
     gl = raw.episodes.options.gl
     painter, frames = Painter(gl), map if gl else _POOL.map  # OpenGL belongs to one thread
+    caption = caption or str(infos["instruction"][0])
     success, steps, still = bool(infos["is_success"][0]), 0, 0
     action, before = np.zeros((1, ACTION_DIM)), _state(env)
+    model = with_camera(raw.episodes.model(0), DESK_FILM)  # in place of the static camera, its first
     while still < _AFTER and (success or steps < max_steps):
         start = time.perf_counter()
         if success:
@@ -71,8 +76,9 @@ def film(
         success = success or bool(infos["is_success"][0])
         after = _state(env)
         shares = [part / BETWEEN for part in range(1, BETWEEN + 1)]
-        for frame in frames(partial(_frame, env, painter, before, after, size), shares):
-            writer.add(frame)
+        done = f"done in {steps / fps:.1f} s" if success else ""
+        for frame in frames(partial(_frame, model, painter, before, after, size), shares):
+            writer.add(captioned(frame, caption, done))
         before = after
         if viewer is not None:
             _show(viewer, env)
@@ -88,10 +94,9 @@ def _state(env: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _frame(
-    env: Any, painter: Painter, before: Any, after: Any, size: tuple[int, int], share: float
+    model: mujoco.MjModel, painter: Painter, before: Any, after: Any, size: tuple[int, int], share: float
 ) -> np.ndarray:
     """Draw the state a share of the way from one to the other."""
-    model = env.unwrapped.episodes.model(0)
     data = mujoco.MjData(model)
     # Quaternions are close to each other: interpolated as numbers, and made unit again by the kinematics.
     data.qpos[:] = before[0] + share * (after[0] - before[0])

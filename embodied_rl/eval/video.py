@@ -8,6 +8,9 @@ from pathlib import Path
 
 import av
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+_GREEN = (105, 210, 120)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,6 +31,29 @@ class VideoConfig:
             value = getattr(self, name)
             if value < 16 or value % 2:
                 raise ValueError(f"video.{name}={value}: must be even (yuv420p halves it) and at least 16")
+
+
+def captioned(frame: np.ndarray, text: str, done: str = "") -> np.ndarray:
+    """Put a line of text below a frame `[H, W, 3]`, and with `done` a green tick with these words at its end.
+
+    The line is an even number of pixels high, about a fourteenth of the frame; long texts are set smaller.
+    """
+    height, width = frame.shape[:2]
+    bar = 2 * max(1, height // 28)
+    image = Image.new("RGB", (width, height + bar), (24, 26, 30))
+    image.paste(Image.fromarray(frame), (0, 0))
+    draw, middle, edge = ImageDraw.Draw(image), height + bar / 2, bar // 2
+    end = width - edge
+    if done:
+        font = ImageFont.load_default(0.5 * bar)
+        draw.text((end, middle), done, _GREEN, font, anchor="rm")
+        end -= draw.textlength(done, font) + 0.9 * bar
+        tick = np.array([(0.0, 0.05), (0.2, 0.25), (0.6, -0.25)]) * bar + (end, middle)
+        draw.line([tuple(point) for point in tick], _GREEN, max(1, bar // 10), joint="curve")
+    size, room = 0.55 * bar, max(end - 2 * edge, 1.0)
+    size *= min(1.0, room / draw.textlength(text, ImageFont.load_default(size)) if text else 1.0)
+    draw.text((edge, middle), text, (240, 240, 240), ImageFont.load_default(max(size, 1.0)), anchor="lm")
+    return np.asarray(image)
 
 
 class Mp4Writer:

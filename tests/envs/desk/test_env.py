@@ -55,3 +55,14 @@ def test_render_shows_the_desk():
     assert frame.dtype == np.uint8
     assert len(np.unique(frame.reshape(-1, 3), axis=0)) > 500
     assert DeskEnv().render() is None
+
+
+def test_gymnasium_makes_it_by_the_name_of_its_module():
+    # Gymnasium 1.4 reads no entry points, so one of an import and the module's name is needed.
+    env = gym.make("envs.desk:embodied/Desk-v0", task="open_drawer")
+    assert isinstance(env.unwrapped, DeskEnv)
+    vector = gym.make_vec("envs.desk:embodied/Desk-v0", num_envs=2, task="open_drawer")
+    assert isinstance(vector.unwrapped, DeskVectorEnv)
+    obs, _ = env.reset(seed=5)
+    others, _ = vector.reset(seed=5)
+    np.testing.assert_array_equal(obs["observation"], others["observation"][0])
