@@ -1,15 +1,25 @@
 """Draw the pictures of the documentation: `python docs/figures/make.py`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import imageio.v3 as iio
 import numpy as np
 
+from embodied_rl.eval.video import captioned
+from envs.desk.cameras import render
 from envs.desk.env import DeskEnv
 from envs.desk.experts import Expert
+from envs.desk.pictures import RENDER_QUALITY
+from envs.desk.scene import DESK, SCENES
+from envs.desk.tasks import TASKS, families, tasks_of
+from envs.desk.vector import DeskVectorEnv
+from envs.frames import DESK_FILM, with_camera
 
 HERE = Path(__file__).parent
 MOMENTS = (0, 8, 15)  # control steps: before, grasped, set down
+SIZE = (300, 220)  # of one picture in a montage
+LATER = 4  # actions after success: the hand is out of the way
 
 
 def desk() -> None:
@@ -26,5 +36,35 @@ def desk() -> None:
     iio.imwrite(HERE / "desk.png", np.concatenate(frames, axis=1))
 
 
+def picture(env: DeskVectorEnv) -> np.ndarray:
+    """The first desk as videos show it."""
+    model = with_camera(env.episodes.model(0), DESK_FILM)
+    return render(model, env.episodes.sim.batch.get_data(0), 0, *SIZE, quality=RENDER_QUALITY).rgb
+
+
+def before_and_after(task: str, scene: str, seed: int) -> np.ndarray:
+    """A task before and after its expert, with what was said below."""
+    env, expert = DeskVectorEnv(1, task, scene=scene, terminate_on_success=False), Expert(task, scene=scene)
+    obs, infos = env.reset(seed=seed)
+    said, first, left = infos["instruction"][0], picture(env), LATER
+    while left:
+        obs, *_, infos = env.step(expert.act(obs, deterministic=True))
+        left -= bool(infos["is_success"][0]) or left < LATER
+    return captioned(np.concatenate([first, picture(env)], axis=1), said, bar=26)
+
+
+def montage(name: str, tasks: Sequence[tuple[str, str]], columns: int = 2) -> None:
+    """Tasks (name and scene) before and after, in rows."""
+    cells = [before_and_after(task, scene, seed=20 + i) for i, (task, scene) in enumerate(tasks)]
+    cells += [np.full_like(cells[0], 255)] * (-len(cells) % columns)
+    rows = [np.concatenate(cells[i : i + columns], axis=1) for i in range(0, len(cells), columns)]
+    iio.imwrite(HERE / name, np.concatenate(rows))
+
+
 if __name__ == "__main__":
     desk()
+    montage(
+        "families.jpg", [(t.name, "calvin") for t, _ in families(tuple(TASKS[n] for n in tasks_of(DESK)))]
+    )
+    others = [name for name in SCENES if name != "calvin"]
+    montage("scenes.jpg", [("lift_yellow_block_table", others[0]), ("rotate_mug_left", others[1])])

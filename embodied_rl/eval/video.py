@@ -33,13 +33,14 @@ class VideoConfig:
                 raise ValueError(f"video.{name}={value}: must be even (yuv420p halves it) and at least 16")
 
 
-def captioned(frame: np.ndarray, text: str, done: str = "") -> np.ndarray:
+def captioned(frame: np.ndarray, text: str, done: str = "", *, bar: int = 0) -> np.ndarray:
     """Put a line of text below a frame `[H, W, 3]`, and with `done` a green tick with these words at its end.
 
-    The line is an even number of pixels high, about a fourteenth of the frame; long texts are set smaller.
+    The line is `bar` pixels high, by default an even number, about a fourteenth of the frame; long texts are
+    set smaller.
     """
     height, width = frame.shape[:2]
-    bar = 2 * max(1, height // 28)
+    bar = bar or 2 * max(1, height // 28)
     image = Image.new("RGB", (width, height + bar), (24, 26, 30))
     image.paste(Image.fromarray(frame), (0, 0))
     draw, middle, edge = ImageDraw.Draw(image), height + bar / 2, bar // 2

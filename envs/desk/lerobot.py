@@ -1,9 +1,9 @@
 """The desk under the names that LeRobot expects of environments (version 0.6, `lerobot/envs`).
 
 Its `preprocess_observation` turns `pixels` into `observation.images.<camera>` and `agent_pos` into
-`observation.state`, the names that `embodied_rl.data.lerobot` gives to recordings with `obs="rgb"`; its policies
-are told `task_description`. LeRobot itself is not needed here. `make_env` is the function that it looks for in
-the `env.py` of an environment hub: `from envs.desk.lerobot import make_env`.
+`observation.state`, the names that `embodied_rl.data.lerobot` gives to recordings with `obs="rgb"`; its
+policies are told `task_description`. LeRobot itself is not needed here. `make_env` is the function that it
+looks for in the `env.py` of an environment hub: `from envs.desk.lerobot import make_env`.
 """
 
 from __future__ import annotations

@@ -1,18 +1,20 @@
-"""Write the tables of docs/desk.md anew, as the code has them: `python scripts/desk_page.py`."""
+"""Write the tables of docs/desk.md anew, as the code has them: `python docs/desk_tables.py`."""
 
 import inspect
 import json
 import re
 from pathlib import Path
 
+import numpy as np
+
 from envs.desk import instructions
-from envs.desk.grammar import TASK_NAMES
 from envs.desk.parameters import table
-from envs.desk.scene import shared_model
-from envs.desk.tasks import TASKS
+from envs.desk.scene import DESK, SCENES, shared_model
+from envs.desk.tasks import TASKS, tasks_of
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "desk.md"
+EXPERTS = ROOT / "benchmarks" / "results" / "tables" / "desk_experts.json"
 
 
 def rows(*lines: tuple[object, ...]) -> str:
@@ -21,15 +23,39 @@ def rows(*lines: tuple[object, ...]) -> str:
     return "\n".join([text[0], "|" + "---|" * len(lines[0]), *text[1:]])
 
 
+def experts() -> dict[tuple[str, str], dict[str, float]]:
+    """What `benchmarks.bench_desk_experts` recorded, by scene and task."""
+    content = json.loads(EXPERTS.read_text()) if EXPERTS.exists() else {"tasks": []}
+    return {(row["scene"], row["task"]): row for row in content["tasks"]}
+
+
 def tasks() -> str:
-    """Every task with its predicate in words and how many plain sentences ask for it."""
+    """Every task of the default scene: predicate, how many plain sentences ask for it, its expert."""
     human = instructions.load(instructions.HUMAN_PATH) if instructions.HUMAN_PATH.exists() else {}
-    lines = []
-    for name, task in TASKS.items():
+    known_experts, lines = experts(), []
+    for name in tasks_of(DESK):
+        task = TASKS[name]
         done = (inspect.getdoc(task.success) or "").split("\n")[0]
-        known = len(instructions.paraphrases(name)) if name in TASK_NAMES else len(task.instructions)
-        lines.append((f"`{name}`", done, known, len(human.get(name, ()))))
-    return rows(("task", "done when", "sentences", "of people, beside them"), *lines)
+        size = abs(task.amount)
+        done = done.replace("`amount` radians", f"{np.degrees(size):.0f} degrees")
+        done = done.replace("`amount` metres", f"{100 * size:.0f} cm")
+        known = len(instructions.paraphrases(task.asked.format(thing="red_block") or name))
+        row = known_experts.get(("calvin", name))
+        rate = f"{row['success']:.0%} [{row['low']:.0%}, {row['high']:.0%}]" if row else ""
+        lines.append((f"`{name}`", done, known, len(human.get(name, ())), rate))
+    return rows(("task", "done when", "sentences", "of people, beside them", "expert, of 100 seeds"), *lines)
+
+
+def scenes() -> str:
+    """Every scene: what is on the desk, how many tasks it allows, and the worst expert among them."""
+    known_experts, lines = experts(), []
+    for name, scene in SCENES.items():
+        names = tasks_of(scene)
+        rates = [known_experts[name, task]["success"] for task in names if (name, task) in known_experts]
+        worst = f"{np.mean(rates):.1%}, worst {min(rates):.0%}" if len(rates) == len(names) else ""
+        things = (block.name if block.shape != "block" else f"{block.name} block" for block in scene.blocks)
+        lines.append((f"`{name}`", ", ".join(things), len(names), worst))
+    return rows(("scene", "on the desk", "tasks", "experts, mean over tasks"), *lines)
 
 
 def splits() -> str:
@@ -84,7 +110,7 @@ def speed() -> str:
 def main() -> None:
     """Replace what stands between the marks of each table."""
     text = PAGE.read_text()
-    for write in (tasks, splits, cameras, speed, parameters):
+    for write in (tasks, scenes, splits, cameras, speed, parameters):
         name, content = write.__name__, write()
         pattern = rf"(<!-- {name} -->\n).*?(<!-- end -->)"
         text = re.sub(pattern, lambda m, new=content: f"{m[1]}{new}\n{m[2]}", text, flags=re.DOTALL)  # type: ignore[misc]
