@@ -33,7 +33,7 @@ def quick(monkeypatch, tmp_path):
     ("instruction", "task"),
     [
         ("pick up the red block", "lift_red_block_table red"),
-        ("please put the blue block on the mark", "place_block blue"),
+        ("push the mug left", "push_mug_left"),
     ],
 )
 def test_an_instruction_becomes_a_video(simulate, quick, capsys, instruction, task):
@@ -67,7 +67,7 @@ def test_own_sentences(simulate, quick, capsys, tmp_path):
         (["instruction=lift the red block", "policy=nowhere"], "policy='nowhere'"),
         (["instruction=lift the red block", "fallback=nearst"], "did you mean 'nearest'"),
         (["instruction=lift the red block", "steps=0"], "steps=0"),
-        (["instruction=lift the purple block"], "purple"),
+        (["instruction=lift the golden block"], "unknown word 'golden'"),
         ([], "instruction"),
     ],
 )
