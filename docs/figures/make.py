@@ -14,11 +14,12 @@ from envs.desk.pictures import RENDER_QUALITY
 from envs.desk.scene import DESK, SCENES
 from envs.desk.tasks import TASKS, families, tasks_of
 from envs.desk.vector import DeskVectorEnv
-from envs.frames import DESK_FILM, with_camera
+from envs.frames import DESK_FILM, View, with_camera
 
 HERE = Path(__file__).parent
 MOMENTS = (0, 8, 15)  # control steps: before, grasped, set down
 SIZE = (300, 220)  # of one picture in a montage
+CLOSE = View(lookat=(0.5, 0.0, 0.02), distance=0.55, azimuth=90.0, elevation=-38.0)
 LATER = 4  # actions after success: the hand is out of the way
 
 
@@ -36,9 +37,9 @@ def desk() -> None:
     iio.imwrite(HERE / "desk.png", np.concatenate(frames, axis=1))
 
 
-def picture(env: DeskVectorEnv) -> np.ndarray:
-    """The first desk as videos show it."""
-    model = with_camera(env.episodes.model(0), DESK_FILM)
+def picture(env: DeskVectorEnv, view: View = DESK_FILM) -> np.ndarray:
+    """The first desk, as videos show it unless told otherwise."""
+    model = with_camera(env.episodes.model(0), view)
     return render(model, env.episodes.sim.batch.get_data(0), 0, *SIZE, quality=RENDER_QUALITY).rgb
 
 
@@ -61,10 +62,19 @@ def montage(name: str, tasks: Sequence[tuple[str, str]], columns: int = 2) -> No
     iio.imwrite(HERE / name, np.concatenate(rows))
 
 
+def scenes() -> None:
+    """What lies on the desk in each scene, side by side."""
+    pictures = []
+    for scene in SCENES:
+        env = DeskVectorEnv(1, "lift_block", scene=scene)
+        env.reset(seed=8)
+        pictures.append(captioned(picture(env, CLOSE), scene, bar=26))
+    iio.imwrite(HERE / "scenes.jpg", np.concatenate(pictures, axis=1))
+
+
 if __name__ == "__main__":
     desk()
+    scenes()
     montage(
         "families.jpg", [(t.name, "calvin") for t, _ in families(tuple(TASKS[n] for n in tasks_of(DESK)))]
     )
-    others = [name for name in SCENES if name != "calvin"]
-    montage("scenes.jpg", [("lift_yellow_block_table", others[0]), ("rotate_mug_left", others[1])])

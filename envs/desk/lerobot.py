@@ -28,7 +28,7 @@ class LeRobotDesk(gym.Wrapper):
     def __init__(self, task: Any = "calvin", *, image_size: Any = 256, **options: Any) -> None:
         env = DeskEnv(task, obs="rgb", image_size=image_size, render_mode="rgb_array", **options)
         super().__init__(env)
-        fields = env.observation_space.spaces
+        fields = env.episodes.observation_space.spaces
         cameras = {key.removeprefix("rgb_"): space for key, space in fields.items() if key.startswith("rgb_")}
         self._cameras = tuple(cameras)
         self.observation_space = spaces.Dict(
