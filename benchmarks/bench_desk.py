@@ -1,6 +1,6 @@
-"""The desk against the bare physics and against one process per environment; memory per simulation.
+"""The desk against the bare physics; memory per simulation.
 
-Where `mujoco.batch` is the peer, both step the same model from the same states with the same joint targets on
+Both step the same model from the same states with the same joint targets on
 the same threads, and take turns: the ratio is the share of its rate that is left in the environment.
 """
 
@@ -12,12 +12,9 @@ import sys
 import time
 from collections.abc import Callable
 
-import numpy as np
-from gymnasium.vector import AsyncVectorEnv
 from mujoco.batch import Batch
 
-from benchmarks.record import Row, compare, write
-from envs.desk.env import DeskEnv
+from benchmarks.record import Row, write
 from envs.desk.experts import Expert
 from envs.desk.scene import CONTROL_STEPS, DESK
 from envs.desk.tasks import tasks_of
@@ -72,25 +69,6 @@ def stepping(what: str, task: str | list[str], num_envs: int, threads: int, targ
     )
 
 
-def processes() -> Row:
-    """Against Gymnasium's own vectorisation of the single environment, one process for each."""
-    peer = AsyncVectorEnv([lambda: DeskEnv("place_block")] * NUM_ENVS)
-    ours = DeskVectorEnv(NUM_ENVS, "place_block", num_threads=NUM_THREADS)
-    peer.reset(seed=0), ours.reset(seed=0)
-    action = np.zeros((NUM_ENVS, 7), np.float32)
-    row = compare(
-        f"{NUM_ENVS} desks, place_block, one action each, {NUM_THREADS} threads",
-        lambda: ours.step(action),
-        lambda: peer.step(action),
-        peer_name="gymnasium AsyncVectorEnv",
-        rounds=15,
-        target=5.0,
-        settings={"threads": NUM_THREADS, "processes": NUM_ENVS},
-    )
-    peer.close()
-    return row
-
-
 def memory(obs: str) -> Row:
     """What a further simulation adds to the process, from the difference of two numbers of them."""
     few, many = 64, 576
@@ -118,8 +96,7 @@ def memory(obs: str) -> Row:
 
 
 def main() -> None:
-    rows = [processes()]  # before there are threads, which a fork would not copy
-    rows += [memory(obs) for obs in ("state", "rgb")]
+    rows = [memory(obs) for obs in ("state", "rgb")]
     rows += [stepping("place_block", "place_block", NUM_ENVS, NUM_THREADS, 0.8)]
     for num_envs in (1, 8, NUM_ENVS, 512):
         for threads in (1, NUM_THREADS):
