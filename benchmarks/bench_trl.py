@@ -51,7 +51,7 @@ def main() -> None:
         record.write(f"trl_{task}", rows)
 
 
-def optimizer_like_trl(steps: int) -> optim.Config:
+def optimizer_like_trl() -> optim.Config:
     """AdamW and its linear schedule as the Trainer has them."""
     return optim.Config(lr=LR, betas=(0.9, 0.999), schedule="linear")
 
@@ -82,7 +82,7 @@ class DpoStep:
         self, tokenizer: Any, pairs: list[Encoded], steps: int, device: torch.device = CPU, **model: Any
     ) -> None:
         policy, reference = (m.to(device) for m in trl_peer.policy_and_reference(tokenizer, **model))
-        self.cfg = dpo.Config(optim=optimizer_like_trl(steps), cache="")
+        self.cfg = dpo.Config(optim=optimizer_like_trl(), cache="")
         self.agent = dpo.Agent(policy.train(), self.cfg)
         options: dict[str, Any] = {"precision": "float32", "device": device}
         self.references = References(reference, pairs, mismatched=False, folder=None, **options)
@@ -137,7 +137,6 @@ def scorer_like(trunk: Any, model: Any) -> Scorer:
 def compare_reward(side: str, tokenizer: Any, pairs: list[Encoded], args: argparse.Namespace) -> record.Row:
     """Time a listwise step against TRL's on all pairs of the same rankings."""
     ranked = rankings(pairs)
-    torch.manual_seed(0)
     trunk, _ = trl_peer.policy_and_reference(tokenizer)
     trunk.config.num_labels = 1
     model = LlamaForSequenceClassification(trunk.config)
@@ -154,7 +153,7 @@ def compare_reward(side: str, tokenizer: Any, pairs: list[Encoded], args: argpar
     trainer = trl_peer.observed(RewardTrainer)(
         model=model, train_dataset=Dataset.from_dict(columns), processing_class=tokenizer, **options
     )
-    cfg = reward_model.Config(objective="listwise", optim=optimizer_like_trl(args.rounds + 1))
+    cfg = reward_model.Config(objective="listwise", optim=optimizer_like_trl())
     agent = reward_model.Agent(scorer, cfg)
 
     def ours() -> None:

@@ -1,9 +1,9 @@
 """A whole GRPO step against TRL's with Hugging Face generation: draw, judge, learn.
 
-    python -m benchmarks.bench_trl_grpo --threads 2 --rounds 5
+    python -m benchmarks.bench_trl_grpo [equal] [spread] [flat] --threads 2 --rounds 5
 
-8 HH prompts x 8 samples of at most 128 tokens, DAPO's loss (TRL's default), 7M parameters. Three cases: equal
-lengths; stop tokens of 1/32 of the probability, so that the longest response is four times the mean; equal
+8 HH prompts x 8 samples of at most 64 tokens, DAPO's loss (TRL's default), 7M parameters. Three cases: equal
+lengths; stop tokens of 1/16 of the probability, so that the longest response is four times the mean; equal
 rewards in half of the groups. Each side draws its own responses from the same distribution. The losses, with
 the same clipped ratios to an older policy, are equal to 1e-5 on one batch that TRL has drawn.
 """
@@ -30,7 +30,7 @@ from llm_align.online import grpo, rollout
 from llm_align.online.loop import Experience
 from llm_align.online.rollout import Samples, Task
 
-PROMPTS, GROUP, LIMIT = 8, 8, 128
+PROMPTS, GROUP, LIMIT = 8, 8, 64
 TARGETS = {"default": 2.5, "tuned": 1.5}
 LR = 1e-6
 
@@ -44,23 +44,25 @@ class Case:
     flat: int = 0
 
 
-CASES = (
-    Case("equal lengths"),
-    Case("longest = 4 x mean length", stops=trl_peer.VOCABULARY // 32),
-    Case("half of the groups with equal rewards", flat=PROMPTS // 2),
-)
+CASES = {
+    "equal": Case("equal lengths"),
+    "spread": Case("longest = 4 x mean length", stops=trl_peer.VOCABULARY // 16),
+    "flat": Case("half of the groups with equal rewards", flat=PROMPTS // 2),
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
+    parser.add_argument("cases", nargs="*", choices=[*CASES, []], metavar="case", help=", ".join(CASES))
     trl_peer.add_options(parser)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     trl_peer.quiet()
     tokenizer, pairs = trl_peer.hh_pairs(64, args.data)
     prompts = [pair for pair in pairs if len(pair.prompt) <= 192][:PROMPTS]
-    rows = [compare(case, side, tokenizer, prompts, args) for case in CASES for side in trl_peer.SIDES]
-    record.write("trl_grpo", rows)
+    for name in args.cases or CASES:
+        rows = [compare(CASES[name], side, tokenizer, prompts, args) for side in trl_peer.SIDES]
+        record.write(f"trl_grpo_{name}", rows)
 
 
 def even_share(completion_ids: list[list[int]], flat: list[bool], **_: Any) -> list[float]:

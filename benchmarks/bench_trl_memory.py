@@ -1,15 +1,16 @@
 """Peak memory of a DPO and a GRPO step at vocabularies of 50k and 150k, against TRL's trainers.
 
-    python -m benchmarks.bench_trl_memory
+    python -m benchmarks.bench_trl_memory [--jobs 1]
 
 The trunk is the 7M one of `bench_trl`; each measurement is the first whole step, optimizer state included, in
-a process of its own (`memory`). DPO: 8 pairs of random tokens, prompts of 96 and responses of 48 to 96.
-GRPO: 4 prompts x 8 samples of 64 tokens.
+a process of its own (`memory`). DPO: 4 pairs of random tokens, prompts of 96 and responses of 48 to 96.
+GRPO: 2 prompts x 8 samples of 64 tokens.
 """
 
 from __future__ import annotations
 
 import argparse
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -21,13 +22,13 @@ from llm_align.data.tokenizer import byte_tokenizer
 from llm_align.data.tokens import Encoded
 
 VOCABULARIES = (50_000, 150_000)
-PAIRS, PROMPTS = 8, 4
+PAIRS, PROMPTS = 4, 2
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--child", nargs=3, metavar=("TASK", "SIDE", "VOCABULARY"), help="print one peak")
-    parser.add_argument("--vocabularies", nargs="+", type=int, default=VOCABULARIES)
+    parser.add_argument("--jobs", type=int, default=1, help="processes at a time")
     args = parser.parse_args()
     torch.set_num_threads(1)
     trl_peer.quiet()
@@ -35,32 +36,37 @@ def main() -> None:
         task, side, vocabulary = args.child
         print(TASKS[task](side, int(vocabulary)))
         return
-    record.write("trl_memory", [row for task in TASKS for v in args.vocabularies for row in compare(task, v)])
+    keys = [(t, v, side) for t in TASKS for v in VOCABULARIES for side in ("ours", *trl_peer.SIDES)]
+    with ThreadPoolExecutor(args.jobs) as pool:
+        peaks = dict(zip(keys, pool.map(measure, keys), strict=True))
+    rows = [
+        row(t, v, side, peaks[t, v, "ours"], peaks[t, v, side])
+        for t, v, side in keys
+        if side in trl_peer.SIDES
+    ]
+    record.write("trl_memory", rows)
 
 
-def compare(task: str, vocabulary: int) -> list[record.Row]:
-    """One task and vocabulary against TRL as shipped and tuned."""
+def measure(key: tuple[str, int, str]) -> float:
+    """MiB of one task, vocabulary and side."""
+    task, vocabulary, side = key
+    child = ("benchmarks.bench_trl_memory", "--child", task, side, vocabulary)
+    peak = memory.in_its_own_process(*child)
+    print(f"{task}, {vocabulary} tokens, {side}: {peak:.0f} MiB", flush=True)
+    return peak
 
-    def measure(side: str) -> float:
-        return memory.in_its_own_process("benchmarks.bench_trl_memory", "--child", task, side, vocabulary)
 
-    ours, rows = measure("ours"), []
-    for side in trl_peer.SIDES:
-        what = f"peak memory of a {task.upper()} step, {vocabulary // 1000}k vocabulary"
-        peer = measure(side)
-        rows.append(
-            record.Row(
-                what=what,
-                peer_name=f"TRL {side}",
-                ours=ours,
-                peer=peer,
-                unit="MiB",
-                ratio=peer / ours,
-                target=2.0,
-            )
-        )
-        print(f"{what}, against TRL {side}: {ours:.0f} and {peer:.0f} MiB, {peer / ours:.2f}x", flush=True)
-    return rows
+def row(task: str, vocabulary: int, side: str, ours: float, peer: float) -> record.Row:
+    """The comparison with one side of TRL."""
+    return record.Row(
+        what=f"peak memory of a {task.upper()} step, {vocabulary // 1000}k vocabulary",
+        peer_name=f"TRL {side}",
+        ours=ours,
+        peer=peer,
+        unit="MiB",
+        ratio=peer / ours,
+        target=2.0,
+    )
 
 
 def dpo(side: str, vocabulary: int) -> float:

@@ -35,4 +35,6 @@ class GraphedStep:
         """Append `tokens [B]` at cache column `column`; return the next token's logits `[B, V]`."""
         if self._step is None:
             self._step = CudaGraph(lambda tokens, column: {"logits": self.decoder.step(tokens, column)})
-        return self._step(tokens, torch.as_tensor(column, device=tokens.device))["logits"]
+        if isinstance(column, int):
+            column = torch.full((), column, device=tokens.device)  # no wait, as a copy from the host has
+        return self._step(tokens, column)["logits"]

@@ -66,6 +66,26 @@ def test_static_shapes_as_a_cuda_graph_needs_them_change_nothing(model, prompts)
     assert_same(own, generate(model, prompts, sampling, generator=seeded(), num_samples=4, decoder=static))
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_steps_replayed_as_cuda_graphs_draw_the_same(llama):
+    """Limits force compaction, after which the graph is captured anew."""
+    sampling, limits = Sampling(max_new_tokens=24), [24, 6, 24, 7, 24, 8]
+    model, generator = llama.cuda(), torch.Generator("cuda")
+    drawn = [
+        generate(
+            model,
+            PROMPTS,
+            sampling,
+            generator=generator.manual_seed(0),
+            num_samples=2,
+            limits=limits,
+            decoder=decoder,
+        )
+        for decoder in (None, FusedDecoder(weights.read(model, 40), 40))
+    ]
+    assert_same(*drawn)
+
+
 def test_decoding_in_bfloat16_reports_that_samplers_log_probs(model):
     sampling = Sampling(max_new_tokens=8)
     out = generate(model, PROMPTS, sampling, generator=seeded(), dtype=torch.bfloat16)
