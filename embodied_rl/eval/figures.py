@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -14,8 +17,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
+from embodied_rl.eval.statistics import Interval
+
+FILE = "figures.json"  # of a run directory: pictures that the run made itself
 _INK = "#010203"  # stands for the page's text colour, which is not known here
 _LINE = "#4c8dff"  # readable on white and on near-black
+_COLORS = (_LINE, "#e0863c", "#3fae74", "#b06fd8", "#d65f74", "#8a9099")
 _STYLE: Any = {  # matplotlib types this as a dict of three hundred literal keys
     "svg.fonttype": "none",  # text stays text: small, sharp, in the page's font
     "svg.hashsalt": "report",  # the same figure gives the same bytes
@@ -65,9 +72,71 @@ def histogram(name: str, values: Sequence[float]) -> Inline:
     )
 
 
-def _new() -> tuple[Figure, Axes]:
+def lines(
+    name: str,
+    series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    *,
+    labels: tuple[str, str],
+    caption: str,
+    log: bool = False,
+) -> Inline:
+    """Draw several curves, `{what: (x, y)}`, into one picture; `labels` of the axes."""
+    figure, axes = _new()
+    for (what, (x, y)), color in zip(series.items(), _COLORS * len(series), strict=False):
+        axes.plot(x, y, color=color, linewidth=1.4, label=what)
+    axes.set(xlabel=labels[0], ylabel=labels[1], yscale="log" if log else "linear")
+    axes.set_title(name, fontsize=11, loc="left")
+    if len(series) > 1:
+        axes.legend(frameon=False, fontsize=8)
+    return Inline(svg=_to_svg(figure, name), caption=caption)
+
+
+def bands(
+    name: str, x: Sequence[float], ranges: Mapping[str, Sequence[Sequence[float]]], *, caption: str
+) -> Inline:
+    """Draw how ranges `{what: [[low, high] at each x]}` move, one above the other, each on its own scale."""
+    figure, axes = _new(height=0.6 + 0.28 * len(ranges))
+    for row, band in enumerate(ranges.values()):
+        array = np.asarray(band, np.float64)
+        widest = max(float(array.max() - array.min()), 1e-12)
+        low, high = (0.9 * (array[:, side] - array.min()) / widest - row for side in (0, 1))
+        axes.fill_between(x, low, high, step="post", color=_LINE, alpha=0.6, linewidth=0.6)
+    axes.set_yticks([0.45 - row for row in range(len(ranges))], list(ranges), fontsize=8)
+    axes.set_xlabel("episodes")
+    axes.set_title(name, fontsize=11, loc="left")
+    return Inline(svg=_to_svg(figure, name), caption=caption)
+
+
+def bars(
+    name: str, groups: Sequence[str], series: Mapping[str, Sequence[Interval]], *, label: str, caption: str
+) -> Inline:
+    """Draw estimates with their intervals, `{what: [one per group]}`, side by side in every group."""
+    figure, axes = _new(width=max(4.6, 1.1 * len(groups) + 1.5))
+    width = 0.8 / len(series)
+    for k, (what, estimates) in enumerate(series.items()):
+        x = np.arange(len(groups)) + (k - (len(series) - 1) / 2) * width
+        values = np.array([e.value for e in estimates])
+        ends = np.array([[e.value if b is None else b for b in (e.low, e.high)] for e in estimates]).T
+        axes.bar(x, values, 0.9 * width, color=_COLORS[k % len(_COLORS)], label=what)
+        axes.errorbar(x, values, np.abs(ends - values), fmt="none", ecolor=_INK, elinewidth=1, capsize=2)
+    axes.set_xticks(range(len(groups)), groups, fontsize=8)
+    axes.set_ylabel(label)
+    axes.set_title(name, fontsize=11, loc="left")
+    axes.legend(frameon=False, fontsize=8, ncols=len(series), loc="upper center", bbox_to_anchor=(0.5, -0.15))
+    return Inline(svg=_to_svg(figure, name), caption=caption)
+
+
+def write(directory: Path, figures: Sequence[Inline]) -> Path:
+    """Write figures where `report.write_report(directory)` finds them."""
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / FILE
+    path.write_text(json.dumps([dataclasses.asdict(figure) for figure in figures]) + "\n")
+    return path
+
+
+def _new(width: float = 4.6, height: float = 2.7) -> tuple[Figure, Axes]:
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(4.6, 2.7), layout="constrained")
+        figure = Figure(figsize=(width, height), layout="constrained")
         axes = figure.add_subplot()
     return figure, axes
 

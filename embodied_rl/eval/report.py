@@ -24,8 +24,8 @@ _MAX_POINTS = 1000  # per curve: more cannot be seen, and the page would grow wi
 def write_report(run_dir: Path) -> Path:
     """Write `report.html` from what a run directory holds, and say on the page which parts are missing.
 
-    Reads `config.yaml`, `metrics.jsonl`, `eval.json` and the videos it names. Raises a ValueError if there is
-    none of them, or if one cannot be parsed (naming the file).
+    Reads `config.yaml`, `metrics.jsonl`, `eval.json` and the videos it names, `figures.json`. Raises a
+    ValueError if there is none of them, or if one cannot be parsed (naming the file).
     """
     if not run_dir.is_dir():
         raise ValueError(f"run_dir={str(run_dir)!r}: no such directory")
@@ -33,6 +33,7 @@ def write_report(run_dir: Path) -> Path:
     metrics = _metrics(run_dir / "metrics.jsonl")
     evaluation = _json(run_dir / results.FILE)
     videos = _videos(run_dir, evaluation)
+    own = [figures.Inline(**row) for row in _json(run_dir / figures.FILE) or []]
     parts = {
         "the configuration (config.yaml)": config,
         "learning curves (metrics.jsonl)": metrics,
@@ -40,7 +41,7 @@ def write_report(run_dir: Path) -> Path:
         "a video (videos/*.mp4)": videos,
     }
     missing = [name for name, part in parts.items() if not part]
-    if len(missing) == len(parts):
+    if len(missing) == len(parts) and not own:
         raise ValueError(f"run_dir={str(run_dir)!r}: holds no run, none of {', '.join(parts)}")
     missing += _left_out(len(_filmed(run_dir, evaluation)), metrics)
     page = _template().render(
@@ -49,6 +50,7 @@ def write_report(run_dir: Path) -> Path:
         missing=missing,
         tiles=_tiles(evaluation, metrics),
         videos=videos,
+        figures=own,
         curves=_curves(metrics),
         scores=_scores(evaluation),
         score_note=_score_note(evaluation),
@@ -72,11 +74,11 @@ def _template() -> jinja2.Template:
     ).from_string(source)
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _json(path: Path) -> Any:
     if not path.exists():
         return {}
     try:
-        content: dict[str, Any] = json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}: is not valid JSON ({error})") from error
     return content

@@ -1,0 +1,197 @@
+"""Recorded motion of a desk, and the same commands carried out again under other parameters.
+
+What is replayed are the joint targets that the controller gave, reconstructed from the recorded actions and
+measured joints. The servos pull the arm towards them whatever its parameters are, so errors do not build up
+over an episode, as they would if actions (relative to where the simulated hand then is) were replayed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+from embodied_rl.data.episodes import Episodes
+from envs.desk.control import Hand, joint_targets
+from envs.desk.observations import layout_size, observation_layout
+from envs.desk.parameters import Parameters
+from envs.desk.scene import CONTROL_STEPS, DESK, LATENCY_SAMPLES, PHYSICS_STEP
+from envs.desk.simulation import Simulation
+from envs.desk.tasks import find_tasks
+from rl_core.config import choice, require
+
+Floats = NDArray[np.float64]
+
+CHANNELS = ("joints", "width", "blocks", "furniture")  # fields of the observation that can be compared
+_POSITIONS = mujoco.mjtStage.mjSTAGE_POS.value
+_SECONDS = CONTROL_STEPS * PHYSICS_STEP  # per action
+_NUM_JOINTS = 7
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Motion:
+    """Recorded episodes `E` of up to `T` steps; rows after an episode's end repeat its last one."""
+
+    observations: Floats  # [E, T + 1, D]
+    actions: Floats  # [E, T, 7]
+    running: NDArray[np.bool_]  # [E, T] whether the step was taken
+
+    @property
+    def seconds(self) -> float:
+        """How long the motion is in all."""
+        return float(self.running.sum()) * _SECONDS
+
+
+def motion_of(episodes: Episodes, max_seconds: float = 0.0) -> Motion:
+    """Take the desk's episodes of a dataset, all of them or the first ones up to `max_seconds`.
+
+    Raises ValueError where the dataset is not one of the desk.
+    """
+    name, size = "observation", layout_size(observation_layout(DESK))
+    shape = episodes.observations[name].shape[1:] if name in episodes.observations else None
+    require(shape == (size,), f"data.id: {episodes.dataset_id!r} has observations of shape", shape,
+            f"({size},) under {name!r}, those of the desk")  # fmt: skip
+    kept = len(episodes.lengths)
+    if max_seconds:
+        kept = max(
+            1, int(np.searchsorted(np.cumsum(episodes.lengths) * _SECONDS, max_seconds + 1e-9, "right"))
+        )
+    parts = [episodes.episode(i) for i in range(kept)]
+    longest = int(episodes.lengths[:kept].max())
+    return Motion(
+        observations=np.stack([_padded(part["observations"][name], longest + 1) for part in parts]),
+        actions=np.stack([_padded(part["actions"], longest) for part in parts]),
+        running=np.arange(longest) < episodes.lengths[:kept, None],
+    )
+
+
+def _padded(rows: np.ndarray, length: int) -> Floats:
+    return np.concatenate([rows, np.repeat(rows[-1:], length - len(rows), axis=0)]).astype(np.float64)
+
+
+class Replay:
+    """Carries out the commands of a recorded motion for many sets of parameters at once."""
+
+    def __init__(
+        self,
+        motion: Motion,
+        channels: Sequence[str],
+        *,
+        most: int,
+        contacts: bool = True,
+        num_threads: int | None = None,
+    ) -> None:
+        """`most` is the largest number of parameter sets that `predict` is asked for at a time."""
+        for channel in channels:
+            choice("channels", channel, CHANNELS)
+        require(bool(channels), "channels", list(channels), f"some of {', '.join(CHANNELS)}")
+        self.motion = motion
+        self.channels = tuple(channels)
+        self._layout = observation_layout(DESK)
+        self._num, self._most = len(motion.actions), most
+        threads = num_threads or len(os.sched_getaffinity(0))
+        self._sim = Simulation(
+            self._num * most, tasks=find_tasks("lift_block"), scene=DESK, colors=DESK.colors,
+            num_threads=min(threads, self._num * most),
+        )  # fmt: skip
+        self._batch = self._sim.batch
+        self.parameters = Parameters(self._batch)
+        if not contacts:
+            self._batch.expand("opt.disableflags")[:] |= int(mujoco.mjtDisableBit.mjDSBL_CONTACT)
+        self._qpos, self._ctrl = self._batch.bind("qpos"), self._batch.bind("ctrl")
+        self._start = self._start_positions()
+        self.targets = self._joint_targets()
+
+    def measured(self) -> dict[str, Floats]:
+        """What was recorded of each channel, `[E, T, d]`, after every step."""
+        return {name: self.motion.observations[:, 1:, self._layout[name]] for name in self.channels}
+
+    def predict(self, values: Mapping[str, NDArray[np.float64]]) -> dict[str, Floats]:
+        """Each channel, `[n, E, T, d]`, under `n` sets of parameters, `{name: [n]}`; others stay as they are.
+
+        Raises ValueError for an unknown parameter and one out of bounds, FloatingPointError where the physics
+        diverges.
+        """
+        n = len(next(iter(values.values())))
+        assert n <= self._most
+        used = np.arange(self._num * n)
+        padded = {name: np.concatenate([v, np.repeat(v[-1:], self._most - n)]) for name, v in values.items()}
+        self.parameters.set({name: np.repeat(v, self._num) for name, v in padded.items()})
+        self._begin(used)
+        rows = []
+        for t in range(self.targets.shape[1]):
+            self._ctrl[used] = np.tile(self.targets[:, t], (n, 1))
+            self._batch.step(used, nstep=CONTROL_STEPS, stage=_POSITIONS)
+            rows.append(self._observe(used))
+        found = {
+            name: np.stack([row[name] for row in rows], axis=1).reshape(n, self._num, len(rows), -1)
+            for name in self.channels
+        }
+        if not all(np.isfinite(value).all() for value in found.values()):
+            raise FloatingPointError("the physics of a replay diverged; narrow the bounds of the parameters")
+        return found
+
+    def _begin(self, used: NDArray[np.int64]) -> None:
+        n = len(used) // self._num
+        self._batch.reset(used, keyframe=0, stage=mujoco.mjtStage.mjSTAGE_NONE.value)
+        self._qpos[used] = np.tile(self._start, (n, 1))
+        self._ctrl[used, :_NUM_JOINTS] = self._qpos[used, :_NUM_JOINTS]
+        self._batch.bind("act")[used] = self._qpos[used, :_NUM_JOINTS]
+        # What a delayed servo hears first is older than the episode: the pose that it holds.
+        past = self._batch.bind("history").reshape(self._batch.nsim, self._batch.model.nu, -1)
+        past[used, :, -LATENCY_SAMPLES:] = self._ctrl[used, :, None]
+        self._batch.forward(used, stage=_POSITIONS)
+
+    def _observe(self, used: NDArray[np.int64]) -> dict[str, Floats]:
+        hand = self._sim.hand()
+        state = self._sim.state(hand)
+        values = {
+            "joints": hand.joints,
+            "width": hand.width[:, None],
+            "blocks": (state.block_pos - hand.pos[:, None]).reshape(len(hand.pos), -1),
+            "furniture": state.furniture,
+        }
+        return {name: values[name][used] for name in self.channels}
+
+    def _start_positions(self) -> Floats:
+        """Generalised positions `[E, nq]` at the beginning, at rest, as far as they were observed."""
+        first, model = self.motion.observations[:, 0], self._sim.model
+        qpos = np.tile(model.key_qpos[0], (self._num, 1))
+        qpos[:, :_NUM_JOINTS] = first[:, self._layout["joints"]]
+        qpos[:, _NUM_JOINTS : _NUM_JOINTS + 2] = first[:, self._layout["width"]] / 2
+        furniture = first[:, self._layout["furniture"]]
+        begin = int(model.joint("drawer").qposadr[0])
+        qpos[:, begin : begin + furniture.shape[1]] = furniture
+        relative = first[:, self._layout["blocks"]].reshape(self._num, -1, 3)
+        pos = first[:, None, self._layout["hand_pos"]] + relative
+        cosine, sine = first[:, self._layout["block_yaws"]].reshape(self._num, -1, 2).transpose(2, 0, 1)
+        half = np.arctan2(sine, cosine) / 2
+        for i, name in enumerate(DESK.colors):
+            adr = int(model.joint(name).qposadr[0])
+            qpos[:, adr : adr + 3] = pos[:, i]
+            qpos[:, adr + 3 : adr + 7] = 0.0
+            qpos[:, adr + 3], qpos[:, adr + 6] = np.cos(half[:, i]), np.sin(half[:, i])
+        return qpos
+
+    def _joint_targets(self) -> Floats:
+        """Commands `[E, T, 8]` that the controller gave, from the measured joints and the actions."""
+        used = np.arange(self._num)
+        self._batch.reset(used, keyframe=0, stage=mujoco.mjtStage.mjSTAGE_NONE.value)
+        targets = []
+        for t in range(self.motion.actions.shape[1]):
+            self._qpos[used, :_NUM_JOINTS] = self.motion.observations[:, t, self._layout["joints"]]
+            self._batch.forward(used, stage=_POSITIONS)
+            targets.append(
+                joint_targets(self.motion.actions[:, t], _first(self._sim.hand(), self._num), DESK)
+            )
+        return np.stack(targets, axis=1)
+
+
+def _first(hand: Hand, num: int) -> Hand:
+    """The first `num` simulations' measurements."""
+    fields = ("joints", "pos", "rot", "jac", "velocity", "width")
+    return Hand(**{name: getattr(hand, name)[:num] for name in fields})

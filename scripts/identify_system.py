@@ -1,0 +1,58 @@
+"""Fit a desk's parameters to recorded motion; write the fit, what to randomise from it, and a report page.
+
+python scripts/identify_system.py data.id=desk/shaken-v0 contacts=false
+python scripts/identify_system.py data.id=desk/shaken-v0 'shake={arm_gain: 0.8, joint_noise: 3e-4}'
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from embodied_rl.data import collect, minari_io
+from embodied_rl.data.recorder import Recorder, Target
+from embodied_rl.eval import figures, report
+from embodied_rl.sim2real import figures as own_figures
+from embodied_rl.sim2real.excitation import Excitation
+from embodied_rl.sim2real.replay import motion_of
+from embodied_rl.sim2real.sysid import Belief, identify
+from envs.suites import DESK, make_vec
+from rl_core import config
+from rl_core.progress import console
+
+
+@dataclass(kw_only=True, slots=True)
+class Config:
+    """What is fitted to what."""
+
+    parameters: tuple[str, ...] = ("link_mass", "arm_frictionloss", "arm_damping", "arm_gain")
+    channels: tuple[str, ...] = ("joints",)  # joints | width | blocks | furniture
+    contacts: bool = True  # false: the arm moved freely; twice as fast
+    seconds: float = 60.0  # of motion, the first ones
+    start: dict[str, float] = field(default_factory=dict)  # values other than nominal to begin with
+    out: str = "runs/identify"
+    data: Target = field(default_factory=Target)  # recorded motion
+    shake: dict[str, float] = field(default_factory=dict)  # record it first, on a desk with these values
+    seed: int = 0
+
+
+def main(cfg: Config) -> None:
+    """Record if asked to, fit, write."""
+    if cfg.shake:
+        env = make_vec(DESK, 10, max_episode_steps=60, terminate_on_success=False)
+        env.unwrapped.set_parameters(cfg.shake)  # type: ignore[attr-defined]
+        with Recorder(
+            cfg.data.id, collect.info_of(env), cfg.data.root or None, overwrite=cfg.data.overwrite
+        ) as out:
+            collect.record(Excitation(cfg.seed), env, out, episodes=10, seed=cfg.seed)
+    motion = motion_of(minari_io.load(cfg.data.id, cfg.data.root or None), cfg.seconds)
+    fit = identify(motion, cfg.parameters, channels=cfg.channels, start=cfg.start, contacts=cfg.contacts)
+    folder = Path(cfg.out)
+    figures.write(folder, own_figures.fit_figures(motion, fit, contacts=cfg.contacts))
+    (folder / "fit.json").write_text(json.dumps(fit.to_json(), indent=1) + "\n")
+    (folder / "randomization.yaml").write_text(config.to_yaml(Belief.of(fit).randomization()))
+    console.print(fit.summary())
+    console.print(f"report: {report.write_report(folder)}")
+
+
+if __name__ == "__main__":
+    config.main("identify_system", Config, {}, main)
