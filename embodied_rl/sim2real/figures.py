@@ -49,7 +49,7 @@ def adr_figures(adr: Adr) -> list[Inline]:
         for i, (name, (low, high)) in enumerate(zip(adr.names, final, strict=True))
     }
     return [
-        bands("ADR: ranges", episodes, bounds, caption="each on its own scale, the last range beside the name"),
+        bands("ADR: ranges", episodes, bounds, caption="each on its own scale, the last range named"),
         lines("ADR: entropy", {"entropy": (episodes, entropy)}, labels=("episodes", "nats per dimension"),
               caption=f"last value {entropy[-1]:.3f}"),
     ]  # fmt: skip

@@ -35,7 +35,9 @@ Floats = NDArray[np.float64]
 
 # Standard deviations assumed at first, in the channel's unit (rad or m); the residuals then tell.
 _NOISE = {"joints": 1e-3, "width": 1e-3, "blocks": 2e-3, "furniture": 1e-3}
-_STEP = 1e-3  # of finite differences, as a share of the bounds
+# Of finite differences, as a share of the bounds. Servos at their force limit chatter, so that residuals are
+# rough at a scale of 1e-3: there a derivative says nothing about where to go.
+_STEP = 0.03
 _TOLERANCE = 2e-3  # of a step of the solver, likewise
 _CLUSTER = 10  # steps whose errors may depend on each other
 _TOLD = 0.5  # of the spread between the bounds: with more of it left, the data said nothing

@@ -1,0 +1,135 @@
+"""Stand-ins for reality: desks with other parameters and with effects that the simulator does not have.
+
+Training never sees them. Parameters are those of `envs.desk.parameters`; backlash, sensor delay, dropped
+commands and calibration errors are applied around the environment, so that no randomisation can draw them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from gymnasium.vector import VectorEnv, VectorWrapper
+from numpy.typing import NDArray
+
+from envs.desk.control import ACTION_DIM, MAX_TRANSLATION
+from envs.desk.observations import observation_layout
+from envs.desk.scene import DESK as SCENE
+from envs.suites import DESK, make_vec
+from rl_core.config import require
+
+_STREAM = 0xB0B
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reality:
+    """One desk; zeros are the simulator's own behaviour."""
+
+    parameters: Mapping[str, float] = field(default_factory=dict)
+    backlash: float = 0.0  # metres that the hand does not move after a command to turn back
+    delay: int = 0  # actions by which observations come late
+    dropped: float = 0.0  # chance that a command is lost and the last one is carried out again
+    camera: tuple[float, float, float] = (0.0, 0.0, 0.0)  # metres by which objects are seen displaced
+    turned: float = 0.0  # radians by which the robot's frame is turned about the vertical
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        require(0 <= self.backlash < 0.05, "backlash", self.backlash, "in [0, 0.05) m")
+        require(0 <= self.delay <= 10, "delay", self.delay, "0 to 10 actions")
+        require(0 <= self.dropped < 1, "dropped", self.dropped, "in [0, 1)")
+
+
+# Some within the ranges of configs/randomization/desk.yaml, some outside, all with something not modelled.
+HELD_OUT = {
+    "worn arm": Reality(
+        parameters={"arm_gain": 0.65, "arm_damping": 1.8, "arm_frictionloss": 1.5, "link_mass": 1.15},
+        backlash=0.004,
+    ),
+    "slow link": Reality(parameters={"latency": 0.05, "arm_gain": 0.9}, delay=1, dropped=0.1),
+    "heavy and slippery": Reality(
+        parameters={"mass_red": 0.2, "mass_blue": 0.2, "mass_pink": 0.2, "friction_fingers": 0.7,
+                    "friction_red": 0.6, "friction_blue": 0.6, "friction_pink": 0.6, "gripper_gain": 0.7},
+        dropped=0.05,
+    ),
+    "badly calibrated": Reality(
+        parameters={"offset_joint1": 0.02, "offset_joint2": -0.015, "offset_joint4": 0.015,
+                    "object_noise": 0.003}, camera=(0.008, -0.006, 0.004), turned=0.06,
+    ),
+    "a bit of all": Reality(
+        parameters={"arm_gain": 0.8, "mass_red": 0.14, "mass_blue": 0.14, "mass_pink": 0.14, "latency": 0.02,
+                    "action_noise": 0.08, "joint_noise": 0.003, "friction_fingers": 0.9},
+        backlash=0.002, camera=(0.004, 0.004, 0.0), dropped=0.05,
+    ),
+}  # fmt: skip
+
+
+class RealityEnv(VectorWrapper):
+    """A desk as a `Reality` says; seeds decide everything, the dropped commands included."""
+
+    def __init__(self, env: VectorEnv, reality: Reality) -> None:
+        super().__init__(env)
+        self.reality = reality
+        env.unwrapped.set_parameters(dict(reality.parameters))  # type: ignore[attr-defined]
+        num, layout = env.num_envs, observation_layout(SCENE)
+        self._shift = np.zeros(max(part.stop for part in layout.values()), np.float32)
+        self._shift[layout["blocks"]] = np.tile(reality.camera, len(SCENE.blocks))
+        self._shift[layout["target"]] = reality.camera
+        cosine, sine = np.cos(reality.turned), np.sin(reality.turned)
+        self._turn = np.array([[cosine, -sine], [sine, cosine]])
+        self._slack = np.zeros((num, 3))  # [N, 3] where between its ends the play of each axis is, metres
+        self._last = np.zeros((num, ACTION_DIM))
+        self._seen: list[NDArray[np.float32]] = []  # observations that are still to be shown, oldest first
+        self._rng = np.random.default_rng(_STREAM)
+
+    def reset(
+        self, *, seed: Any = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, NDArray[np.float32]], dict[str, Any]]:
+        """Begin new episodes everywhere."""
+        if seed is not None:
+            self._rng = np.random.default_rng([_STREAM, *np.atleast_1d(np.asarray(seed, np.int64)).tolist()])
+        self._slack[:], self._last[:], self._seen = 0.0, 0.0, []
+        obs, infos = self.env.reset(seed=seed, options=options)
+        return self._observe(obs, np.ones(self.num_envs, np.bool_)), infos
+
+    def step(
+        self, actions: NDArray[Any]
+    ) -> tuple[
+        dict[str, NDArray[np.float32]], NDArray[Any], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]
+    ]:
+        """Carry out what comes of the actions, and show what is seen of it."""
+        obs, reward, terminated, truncated, infos = self.env.step(self._act(np.asarray(actions, np.float64)))
+        ended = terminated | truncated
+        self._slack[ended], self._last[ended] = 0.0, 0.0
+        return self._observe(obs, ended), reward, terminated, truncated, infos
+
+    def _act(self, actions: NDArray[np.float64]) -> NDArray[np.float32]:
+        lost = self._rng.random(self.num_envs) < self.reality.dropped
+        actions = np.where(lost[:, None], self._last, actions)
+        self._last = actions.copy()
+        move = np.clip(actions[:, :3], -1.0, 1.0) * MAX_TRANSLATION
+        move[:, :2] = move[:, :2] @ self._turn.T
+        half = self.reality.backlash / 2
+        free = self._slack + move
+        self._slack = np.clip(free, -half, half)
+        return np.concatenate([(free - self._slack) / MAX_TRANSLATION, actions[:, 3:]], axis=1).astype(
+            np.float32
+        )
+
+    def _observe(
+        self, obs: dict[str, NDArray[np.float32]], begun: NDArray[np.bool_]
+    ) -> dict[str, NDArray[np.float32]]:
+        now = obs["observation"] + self._shift
+        self._seen = [*self._seen, now] if self._seen else [now] * (self.reality.delay + 1)
+        for earlier in self._seen[:-1]:
+            earlier[begun] = now[begun]
+        self._seen = self._seen[-self.reality.delay - 1 :]
+        # Copies, because those kept here are overwritten where an episode begins.
+        return {**obs, "observation": self._seen[0].copy()}
+
+
+def open_reality(reality: Reality | None, num_envs: int, **kwargs: Any) -> VectorEnv:
+    """Make desks like this reality, or nominal ones without; `kwargs` as for `envs.suites.make_vec`."""
+    env = make_vec(DESK, num_envs, **kwargs)
+    return RealityEnv(env, reality) if reality else env

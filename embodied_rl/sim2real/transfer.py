@@ -1,0 +1,259 @@
+"""The transfer test: train in four ways at equal environment steps, try on desks that training never saw.
+
+nominal: the simulator as it is. fixed: parameters drawn from fixed ranges. adr: automatic domain
+randomisation. sysid: 60 s of motion are recorded in every reality and identified; an episode draws one
+reality's fit (with its covariance), and from the fixed ranges what was not identified.
+
+Every policy is a run of its own below one directory. What is finished is kept and what was interrupted goes
+on when the same call is made again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from embodied_rl.data import collect
+from embodied_rl.eval import figures, report
+from embodied_rl.eval import rollout as rollouts
+from embodied_rl.eval.figures import Inline, bars
+from embodied_rl.eval.statistics import Interval, wilson
+from embodied_rl.models.policy import ActorPolicy
+from embodied_rl.online import ppo
+from embodied_rl.online.rollout import Config as RolloutConfig
+from embodied_rl.online.rollout import world_of
+from embodied_rl.sim2real import adr as adrs
+from embodied_rl.sim2real import randomization
+from embodied_rl.sim2real.excitation import Excitation
+from embodied_rl.sim2real.figures import adr_figures
+from embodied_rl.sim2real.models import make_randomized, parameters_of
+from embodied_rl.sim2real.randomization import Draw, Randomization, Sampler
+from embodied_rl.sim2real.realities import HELD_OUT, Reality, open_reality
+from embodied_rl.sim2real.replay import Motion
+from embodied_rl.sim2real.sysid import Belief, identify
+from envs.suites import DESK
+from rl_core import run as runs
+from rl_core.config import choice, require
+from rl_core.progress import console
+
+FILE = "transfer.json"
+METHODS = ("nominal", "fixed", "adr", "sysid")
+IDENTIFIED = ("link_mass", "arm_frictionloss", "arm_damping", "arm_gain")
+NOMINAL = "nominal"  # the name of the desk without a reality in tables
+_EPISODES, _STEPS = 10, 60  # of the motion that is identified: 60 s
+
+
+@dataclass(kw_only=True, slots=True)
+class Config:
+    """What is compared, on what, how thoroughly."""
+
+    methods: tuple[str, ...] = METHODS
+    seeds: tuple[int, ...] = (0, 1, 2)
+    episodes: int = 200  # of each policy on each desk
+    num_envs: int = 50  # that evaluate side by side
+    seed: int = 2_000_000  # of the first of those episodes
+    motion_episodes: int = _EPISODES
+
+    def __post_init__(self) -> None:
+        """Check words and ranges."""
+        for method in self.methods:
+            choice("transfer.methods", method, METHODS)
+        require(bool(self.methods), "transfer.methods", self.methods, f"some of {', '.join(METHODS)}")
+        require(bool(self.seeds), "transfer.seeds", self.seeds, "at least one seed")
+        for name in ("episodes", "num_envs", "motion_episodes"):
+            require(getattr(self, name) >= 1, f"transfer.{name}", getattr(self, name), "at least 1")
+
+
+class Mixture:
+    """Draws from one of several samplers, each episode from another."""
+
+    per_step = False
+
+    def __init__(self, samplers: Sequence[Sampler]) -> None:
+        require(not any(s.per_step for s in samplers), "randomization.every", "step", "episode in a mixture")
+        self._samplers = list(samplers)
+
+    def episode(self, rng: np.random.Generator) -> Draw:
+        """Draw which sampler, then from it."""
+        return self._samplers[int(rng.integers(len(self._samplers)))].episode(rng)
+
+    def step(self, draw: Draw, rng: np.random.Generator, seconds: float) -> dict[str, float]:
+        """Nothing changes within an episode."""
+        return {}
+
+    def finished(self, draw: Draw, performance: float) -> None:
+        """Nothing is learnt from how an episode ended."""
+
+
+def recorded(reality: Reality | None, episodes: int, seed: int = 0) -> Motion:
+    """Shake the arm of a reality, 6 s an episode, with what its sensors see."""
+    env = open_reality(reality, episodes, max_episode_steps=_STEPS, terminate_on_success=False)
+    rows = list(collect.episodes_of(Excitation(seed), env, episodes=episodes, seed=seed))
+    env.close()
+    return Motion(
+        observations=np.stack([r["observations"]["observation"] for r in rows]).astype(np.float64),
+        actions=np.stack([r["actions"] for r in rows]).astype(np.float64),
+        running=np.ones((len(rows), _STEPS), np.bool_),
+    )
+
+
+def identified(realities: Mapping[str, Reality], ranges: randomization.Config, episodes: int) -> Mixture:
+    """A sampler of desks like the realities, as far as their motion tells."""
+    table, samplers = parameters_of(DESK), []
+    for reality in realities.values():
+        fit = identify(recorded(reality, episodes), IDENTIFIED, contacts=False)
+        belief = Belief.of(fit).randomization()
+        both = randomization.Config(
+            parameters={**ranges.parameters, **belief.parameters}, correlations=belief.correlations
+        )
+        samplers.append(Randomization.of(both, table))
+    return Mixture(samplers)
+
+
+@dataclass(kw_only=True, slots=True)
+class Training:
+    """How every policy is trained."""
+
+    algo: ppo.Config
+    rollout: RolloutConfig
+    run: runs.Config
+    ranges: randomization.Config
+    adr: adrs.Config
+    env: dict[str, Any]  # arguments of the desk
+
+
+def sampler_of(method: str, cfg: Config, how: Training, realities: Mapping[str, Reality]) -> Sampler:
+    """Where a method's training episodes come from; checks configurations against the desk."""
+    if method == "sysid":
+        return identified(realities, how.ranges, cfg.motion_episodes)
+    table = parameters_of(DESK)
+    if method == "adr":
+        return adrs.Adr(how.adr, table)
+    return Randomization.of(how.ranges if method == "fixed" else randomization.Config(), table)
+
+
+def train(sampler: Sampler, how: Training, seed: int, directory: Path, record: Any) -> ActorPolicy:
+    """Train one policy, or go on with it, in `directory`, whose `config.yaml` holds `record`."""
+    kwargs = how.env
+    env = make_randomized(DESK, how.rollout.num_envs, sampler, threads=how.rollout.threads or None, **kwargs)
+    adr = sampler if isinstance(sampler, adrs.Adr) else None
+    if adr:
+        env = adrs.Curriculum(env, adr)
+    resume = any((directory / "checkpoints").glob("step_*"))
+    run_cfg = dataclasses.replace(how.run, dir=str(directory), seed=seed, resume=resume)
+    with world_of(env, how.rollout, DESK, kwargs) as world, runs.Run(run_cfg, config=record) as run:
+        agent = ppo.train(how.algo, world, run, lambda agent: dict(adr.metrics()) if adr else {})
+        policy = ActorPolicy(agent.actor, world.spec, agent.normalizer(), seed=seed)
+        policy.save(directory / "policy")
+    if adr:
+        figures.write(directory, adr_figures(adr))
+        report.write_report(directory)
+    return policy
+
+
+def _one(
+    method: str, seed: int, cfg: Config, how: Training, directory: Path, record: Any,
+    realities: Mapping[str, Reality],
+) -> dict[str, list[bool]]:  # fmt: skip
+    """Successes of one policy, trained now or earlier."""
+    done, trained = directory / FILE, (directory / "policy" / "config.json").exists()
+    if done.exists():
+        found: dict[str, list[bool]] = json.loads(done.read_text())
+        return found
+    console.print(f"{method}, seed {seed}: {'evaluate' if trained else 'train'}")
+    if trained:
+        policy = ActorPolicy.load(directory / "policy")
+    else:
+        policy = train(sampler_of(method, cfg, how, realities), how, seed, directory, record)
+    found = evaluate(policy, cfg, realities, how.env)
+    temporary = done.with_suffix(".tmp")
+    temporary.write_text(json.dumps(found))
+    temporary.replace(done)
+    return found
+
+
+def evaluate(
+    policy: ActorPolicy, cfg: Config, realities: Mapping[str, Reality], env_kwargs: Mapping[str, Any]
+) -> dict[str, list[bool]]:
+    """Success of every episode on the nominal desk and on each reality, the same seeds everywhere."""
+    found = {}
+    for name, reality in {NOMINAL: None, **realities}.items():
+        env = open_reality(reality, min(cfg.num_envs, cfg.episodes), **env_kwargs)
+        result = rollouts.evaluate(policy, env, episodes=cfg.episodes, seed=cfg.seed)
+        found[name] = [bool(success) for success in result.successes]
+        env.close()
+    return found
+
+
+@dataclass(kw_only=True, slots=True)
+class Table:
+    """Success of every method on every desk; `successes[method][desk]` over all seeds and episodes."""
+
+    successes: dict[str, dict[str, list[bool]]]
+    steps: int  # of the environment, of each policy
+
+    def cell(self, method: str, desks: Sequence[str]) -> Interval:
+        """Success with a 95 % Wilson interval over the episodes of some desks."""
+        trials = [success for desk in desks for success in self.successes[method][desk]]
+        return wilson(sum(trials), len(trials))
+
+    def rows(self) -> dict[str, dict[str, Interval]]:
+        """`{method: {desk: success}}`, with all realities together in the last column."""
+        desks = list(next(iter(self.successes.values())))
+        held_out = [desk for desk in desks if desk != NOMINAL]
+        return {
+            method: {desk: self.cell(method, [desk]) for desk in desks}
+            | {"held out": self.cell(method, held_out)}
+            for method in self.successes
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values: the table, and every episode."""
+        rows = {m: {d: asdict(cell) for d, cell in row.items()} for m, row in self.rows().items()}
+        return {"success": rows, "episodes": self.successes, "environment_steps": self.steps}
+
+    def markdown(self) -> str:
+        """The table in percent."""
+        rows = self.rows()
+        desks = list(next(iter(rows.values())))
+        lines = [f"| method | {' | '.join(desks)} |", f"|---|{'---|' * len(desks)}"]
+        for method, row in rows.items():
+            cells = [
+                f"{100 * c.value:.0f} [{100 * (c.low or 0):.0f}, {100 * (c.high or 0):.0f}]"
+                for c in row.values()
+            ]
+            lines.append(f"| {method} | {' | '.join(cells)} |")
+        return "\n".join(lines)
+
+    def figure(self) -> Inline:
+        """The table as bars."""
+        rows = self.rows()
+        series = {method: list(row.values()) for method, row in rows.items()}
+        caption = f"success, 95 % Wilson intervals over episodes; {self.steps:,} environment steps each"
+        return bars("Transfer", list(next(iter(rows.values()))), series, label="success", caption=caption)
+
+
+def compare(
+    cfg: Config, how: Training, directory: Path, record: Any, realities: Mapping[str, Reality] = HELD_OUT
+) -> Table:
+    """Train and try every method with every seed; `directory` gets a run each, the table and the report."""
+    successes: dict[str, dict[str, list[bool]]] = {}
+    for method in cfg.methods:
+        for seed in cfg.seeds:
+            found = _one(method, seed, cfg, how, directory / f"{method}-seed{seed}", record, realities)
+            row = successes.setdefault(method, {desk: [] for desk in found})
+            for desk, trials in found.items():
+                row[desk] += trials
+    table = Table(
+        successes=successes, steps=how.run.steps * how.rollout.num_envs * how.rollout.horizon
+    )  # fmt: skip
+    (directory / FILE).write_text(json.dumps(table.to_json(), indent=1) + "\n")
+    figures.write(directory, [table.figure()])
+    report.write_report(directory)
+    return table

@@ -1,0 +1,102 @@
+"""The transfer test end to end, small; and that it goes on where it was stopped."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from embodied_rl.online import ppo, rollout
+from embodied_rl.sim2real import adr, randomization, transfer
+from embodied_rl.sim2real.distributions import Rule
+from embodied_rl.sim2real.randomization import Draw, Randomization
+from embodied_rl.sim2real.realities import Reality
+from rl_core import ppo as core
+from rl_core import run as runs
+
+REALITIES = {"stiff": Reality(parameters={"arm_gain": 1.5}, backlash=0.002)}
+WIDE = {"arm_gain": {"uniform": [0.8, 1.2]}}
+
+
+def training(**changes) -> transfer.Training:
+    return transfer.Training(
+        algo=ppo.Config(hidden=(8,), ppo=core.Config(epochs=1, minibatch_size=16)),
+        rollout=rollout.Config(num_envs=2, horizon=8, threads=1),
+        run=runs.Config(steps=2, device="cpu", checkpoint_every=1, tensorboard=False, **changes),
+        ranges=randomization.Config(parameters=WIDE),
+        adr=adr.Config(parameters={"arm_gain": {"exp": 1.0}}, low_performance=0.2, high_performance=0.8),
+        env={"task": "lift_block", "max_episode_steps": 4},
+    )
+
+
+def settings(*methods: str, **changes) -> transfer.Config:
+    return transfer.Config(methods=methods, seeds=(0,), episodes=2, num_envs=2, motion_episodes=2, **changes)
+
+
+def test_every_method_is_trained_and_tried_and_kept(tmp_path: Path):
+    cfg = settings("nominal", "adr")
+    table = transfer.compare(cfg, training(), tmp_path, cfg, REALITIES)
+    assert set(table.successes) == {"nominal", "adr"}
+    assert {desk: len(trials) for desk, trials in table.successes["adr"].items()} == {
+        "nominal": 2,
+        "stiff": 2,
+    }
+    assert table.steps == 2 * 2 * 8
+    saved = json.loads((tmp_path / "transfer.json").read_text())
+    assert saved["success"]["adr"]["held out"]["value"] in (0.0, 0.5, 1.0)
+    assert "<svg" in (tmp_path / "report.html").read_text()
+    assert "ADR: entropy" in (tmp_path / "adr-seed0" / "report.html").read_text()
+    # Again: what is finished is only read, what lacks its policy is trained on from its checkpoint.
+    before = (tmp_path / "adr-seed0" / "metrics.jsonl").read_bytes()
+    shutil.rmtree(tmp_path / "nominal-seed0" / "policy")
+    (tmp_path / "nominal-seed0" / "transfer.json").unlink()
+    again = transfer.compare(cfg, training(), tmp_path, cfg, REALITIES)
+    assert again.successes == table.successes
+    assert (tmp_path / "adr-seed0" / "metrics.jsonl").read_bytes() == before
+
+
+def test_identified_desks_are_like_the_realities(monkeypatch):
+    monkeypatch.setattr(transfer, "_STEPS", 25)
+    monkeypatch.setattr(transfer, "IDENTIFIED", ("arm_gain",))
+    sampler = transfer.identified(
+        {"stiff": Reality(parameters={"arm_gain": 1.5})},
+        randomization.Config(parameters={**WIDE, "link_mass": {"choice": [1.1]}}),
+        2,
+    )
+    draws = [sampler.episode(np.random.default_rng(seed)).values for seed in range(20)]
+    assert np.mean([draw["arm_gain"] for draw in draws]) == pytest.approx(1.5, abs=0.1)
+    assert {draw["link_mass"] for draw in draws} == {1.1}
+
+
+def test_a_mixture_draws_from_all_its_parts():
+    parts = [Randomization([Rule(name="a", kind="choice", numbers=(x,), group="a")]) for x in (1.0, 2.0)]
+    mixture = transfer.Mixture(parts)
+    assert {mixture.episode(np.random.default_rng(seed)).values["a"] for seed in range(20)} == {1.0, 2.0}
+    moving = Rule(name="a", kind="choice", numbers=(1.0,), group="a", every="step")
+    with pytest.raises(ValueError, match="episode in a mixture"):
+        transfer.Mixture([Randomization([moving])])
+    mixture.finished(Draw(values={}), 1.0)
+
+
+def test_cells_by_hand():
+    table = transfer.Table(
+        successes={"nominal": {"nominal": [True] * 4, "a": [True, False], "b": [False, False]}}, steps=10
+    )
+    row = table.rows()["nominal"]
+    assert [row[desk].value for desk in ("nominal", "a", "b", "held out")] == [1.0, 0.5, 0.0, 0.25]
+    assert "| nominal | 100 [51, 100] | 50 [9, 91] |" in table.markdown()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"methods": ("nominl",)}, "did you mean 'nominal'"),
+        ({"methods": ()}, "some of"),
+        ({"seeds": ()}, "at least one seed"),
+        ({"episodes": 0}, "transfer.episodes=0"),
+    ],
+)
+def test_bad_settings(changes, words):
+    with pytest.raises(ValueError, match=words):
+        transfer.Config(**changes)
