@@ -96,6 +96,7 @@ class Replay:
         threads = num_threads or len(os.sched_getaffinity(0))
         self._sim = Simulation(
             self._num * most, tasks=find_tasks("lift_block"), scene=DESK, colors=DESK.colors,
+            say=lambda task, target, rng: "",
             num_threads=min(threads, self._num * most),
         )  # fmt: skip
         self._batch = self._sim.batch
