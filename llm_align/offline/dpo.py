@@ -35,6 +35,7 @@ from llm_align.offline.family import MEMBERS, PAIRED, RANKED, RATED, SCORES, Con
 from llm_align.offline.reference import References, Scored
 from rl_core import distributed
 from rl_core import preferences as losses
+from rl_core.config import require
 from rl_core.normalizers import RunningMeanStd
 from rl_core.run import Run
 
@@ -172,6 +173,8 @@ def train(
 ) -> Agent:
     """Align `policy` for `run.cfg.steps` updates against `reference`, or against itself as it comes in."""
     policy = policy.to(run.device).train()
+    shareable = cfg.loss != "aot_unpaired" or distributed.size() == 1
+    require(shareable, "algo.loss", cfg.loss, "another with several processes: it sorts whole batches")
     distributed.same_weights(policy)  # it is the reference of every process
     references = _references(policy, data, cfg, run, reference)
     held_references = held_out and _references(policy, held_out, cfg, run, reference)

@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from llm_align.models import optim
-from rl_core import distributed
 from rl_core import preferences as losses
 from rl_core.config import choice, require
 
@@ -47,8 +46,6 @@ class Config:
         choice("algo.score", self.score, SCORES)
         choice("algo.loss", self.loss, [*PAIRED, *RANKED, *RATED])
         sorts = self.loss == "aot_unpaired"
-        alone = not sorts or distributed.size() == 1
-        require(alone, "algo.loss", self.loss, "another with several processes: it sorts whole batches")
         compared = not self.on_policy or not (sorts or self.loss in RATED)
         require(compared, "algo.on_policy", True, f"false with algo.loss={self.loss}")
         for name in ("beta", "desirable_weight", "undesirable_weight"):
