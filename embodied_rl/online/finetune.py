@@ -24,7 +24,6 @@ from omegaconf import MISSING, OmegaConf
 from torch import Tensor
 
 from embodied_rl.data import minari_io, rewards, transitions
-from embodied_rl.data.types import Batch
 from embodied_rl.models.actors import DeterministicActor
 from embodied_rl.models.policy import Normalizer
 from embodied_rl.offline import cql, iql, td3_bc
@@ -131,6 +130,7 @@ def train(cfg: Config, world: World, run: Run, evaluate: Evaluate) -> Any:
     mixed = Mixed(offline.data, replay, cfg.offline_fraction)
     collector = Collector(world, run.device)
     updates = max(1, round(cfg.updates_per_step * world.env.num_envs * world.horizon))
+    step_fns = run.accelerate(offline.algorithm.update), run.accelerate(td3_bc.update_actor)
     for step in run.steps(agent, replay=replay, **world.stateful):
         if step == 1:
             _look(run, 0, evaluate(agent))
@@ -141,7 +141,10 @@ def train(cfg: Config, world: World, run: Run, evaluate: Evaluate) -> Any:
         run.log(step, collector.finished(), group="rollout")
         for number in range(updates):
             batch = mixed.sample(run.rng, offline.cfg.batch_size)
-            run.log(step, _update(offline, batch, number, run.rng))
+            noise = offline.algorithm.draw_noise(offline.cfg, batch, run.rng)
+            run.log(step, step_fns[0](agent, batch, noise, offline.cfg))
+            if offline.algorithm is td3_bc and number % offline.cfg.policy_delay == 0:
+                run.log(step, step_fns[1](agent, batch, offline.cfg))
         if run.should_eval(step) or (step < run.cfg.eval_every and step.bit_count() == 1):
             _look(run, step, evaluate(agent))
     return agent
@@ -174,13 +177,3 @@ def _as_offline(steps: Steps, normalizer: Normalizer, reward: rewards.Affine) ->
         cut_obs=normalizer(steps.cut_obs),
         reward=steps.reward * reward.scale + reward.bias,
     )
-
-
-def _update(offline: Offline, batch: Batch, number: int, generator: torch.Generator) -> dict[str, Tensor]:
-    """One update of the offline algorithm; TD3's actor has one of its own every few."""
-    algorithm, cfg = offline.algorithm, offline.cfg
-    noise = algorithm.draw_noise(cfg, batch, generator)
-    stats: dict[str, Tensor] = algorithm.update(offline.agent, batch, noise, cfg)
-    if algorithm is td3_bc and number % cfg.policy_delay == 0:
-        stats |= td3_bc.update_actor(offline.agent, batch, cfg)
-    return stats

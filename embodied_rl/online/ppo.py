@@ -238,6 +238,9 @@ def train(cfg: Config, world: World, run: Run, evaluate: Evaluate) -> Agent:
     New episodes begin after every `run.checkpoint_every` iterations, because the state of an environment
     cannot be saved: so a run that was resumed from such a checkpoint equals one that was never stopped.
     """
+    faster = [name for name in ("compile", "cuda_graphs") if getattr(run.cfg, name)]
+    require(not faster, "run", faster, "without these: PPO's update stops where the KL says so")
+    require(run.cfg.precision == "float32", "run.precision", run.cfg.precision, "float32 for PPO")
     privileged = world.critic_spec.obs_dim - world.spec.obs_dim
     agent = Agent(cfg, world.spec, world.env.num_envs, run.rng, privileged=privileged)
     collector = Collector(world, run.device, state_dim=agent.actor.state_dim)

@@ -223,3 +223,9 @@ def test_the_learning_rate_follows_the_kl():
 def test_what_cannot_train_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
         ppo.Config(**options)
+
+
+@pytest.mark.parametrize("options", [{"compile": True}, {"precision": "bfloat16"}])
+def test_speed_settings_that_would_be_ignored_are_refused(world, train, options):
+    with pytest.raises(ValueError, match="PPO"):
+        train(ppo, config(), world(), steps=1, **options)
