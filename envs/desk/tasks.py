@@ -211,6 +211,7 @@ def find_tasks(task: str | Sequence[str], scene: Scene = DESK) -> tuple[Task, ..
     """
     if isinstance(task, str) and task in GROUPS:
         allowed = set(tasks_of(scene))
+        # Where none is allowed, the first one's error says which scene it needs.
         names = tuple(name for name in GROUPS[task] if name in allowed) or GROUPS[task][:1]
     else:
         names = (task,) if isinstance(task, str) else tuple(task)
