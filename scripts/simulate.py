@@ -1,6 +1,5 @@
 """Tell the desk what to do and watch: writes a video and prints whether it was done.
 
-python scripts/simulate.py instruction="pick up the red block"
 python scripts/simulate.py instruction="lift the red blok" fallback=nearest viewer=true
 """
 
@@ -10,11 +9,10 @@ from pathlib import Path
 
 from omegaconf import MISSING
 
-import envs.config
 from embodied_rl.eval import demonstrate
 from embodied_rl.models.sources import open_policy
-from envs.desk import instructions
-from envs.desk.speech import environment
+from envs.config import Config as EnvConfig
+from envs.desk import instructions, speech
 from envs.suites import make_vec
 from rl_core import config
 from rl_core.progress import console
@@ -46,14 +44,13 @@ def main(cfg: Config) -> None:
     """Understand, act, film."""
     meaning = instructions.understood(cfg.instruction, cfg.human, cfg.fallback, console.print)
     console.print(f"task: {meaning.task} {meaning.color}")
-    options = environment(meaning) | {"terminate_on_success": False, "max_episode_steps": 10_000}
-    options["gl"] = cfg.gl
-    desk = envs.config.Config(task=options.pop("task"), kwargs=options)
+    endless = {"terminate_on_success": False, "max_episode_steps": 10_000, "gl": cfg.gl}
+    desk = EnvConfig(kwargs=speech.environment(meaning) | endless)
     policy, spec = open_policy(cfg.policy, desk, trust=cfg.trust, seed=cfg.seed)
     env = make_vec(spec.env_id, 1, **spec.env_kwargs)
     with demonstrate.web_viewer(env, cfg.port) if cfg.viewer else nullcontext() as viewer:
-        how = {"seed": cfg.seed, "max_steps": cfg.steps, "caption": cfg.instruction}
-        done = demonstrate.film(policy, env, Path(cfg.out), viewer=viewer, **how)
+        how = {"seed": cfg.seed, "max_steps": cfg.steps, "caption": cfg.instruction, "viewer": viewer}
+        done = demonstrate.film(policy, env, Path(cfg.out), **how)
         console.print(f"success: {done.success} after {done.steps} actions; video: {done.path}")
         if viewer:
             demonstrate.keep_open(viewer)
