@@ -1,7 +1,6 @@
 """Convert other projects' data to a Minari dataset.
 
 python scripts/import_dataset.py format=door path=demos.npz data.id=door/human-v0
-python scripts/import_dataset.py format=robomimic path=low_dim.hdf5 data.id=robomimic/lift-v0 filter_key=train
 python scripts/import_dataset.py format=d4rl path=hopper.hdf5 data.id=hopper/medium-v2 env_id=Hopper-v5
 python scripts/import_dataset.py format=lerobot path=lerobot/lift data.id=lerobot/lift-v0
 python scripts/import_dataset.py format=sb3_replay path=b.pkl trust=true data.id=h/replay-v0 env_id=Hopper-v5
@@ -42,8 +41,7 @@ def convert(cfg: Config) -> int:
     require(Path(cfg.path).exists(), "path", cfg.path, "an existing file, for lerobot a folder")
     to, again = (cfg.path, cfg.data.id, cfg.data.root or None), cfg.data.overwrite
     limit = cfg.max_episode_steps or None
-    simple = {"door": import_door_demonstrations, "lerobot": import_dataset}
-    if cfg.format in simple:
+    if cfg.format in (simple := {"door": import_door_demonstrations, "lerobot": import_dataset}):
         return simple[cfg.format](*to, overwrite=again)
     if cfg.format == "robomimic":
         return import_robomimic(*to, filter_key=cfg.filter_key, overwrite=again)
