@@ -9,6 +9,7 @@ evaluations with the mean action; the score is the success over the new episodes
 
 import argparse
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,8 @@ def read(run: Path) -> dict[str, Any]:
         "env_steps": rows[-1]["step"] * per_iteration,
         "seconds": round(rows[-1]["time"]),
         "threads": config["rollout"]["threads"] or "all",
-        "command": config["provenance"]["command"],
+        # without the place where it was put, which is somebody's own folder
+        "command": re.sub(r" run\.dir=\S+", "", " ".join(config["provenance"]["command"].split())),
         "curve": curve,
     }
 
