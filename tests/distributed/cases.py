@@ -31,7 +31,7 @@ from llm_align.online.reference import KL
 from rl_core import distributed, run
 from rl_core import ppo as core
 
-RATE = optim.Config(lr=1e-3)
+RATE = optim.Config(lr=1e-3, schedule="constant")  # whatever the number of steps
 KEPT = KL(coef=0.1, estimator="k1", place="reward", target=0.5, horizon=64)
 MODES = ("ddp", "fsdp2")
 
@@ -80,7 +80,7 @@ class ByPrompt:
     def generate(self, prompts: Any, sampling: Any, *, generator: Any, num_samples: int = 1) -> Generated:
         from llm_align.data.batches import make_responses
 
-        torch.randint(9, (1,), generator=generator)  # as many numbers as `distributed.fork` takes
+        torch.randint(2**62, (1,), generator=generator)  # as `distributed.fork` moves it
         rows, scores, ended = [], [], []
         for prompt in prompts:
             seeded = torch.Generator().manual_seed(sum(prompt))
