@@ -13,7 +13,9 @@ from omegaconf import MISSING
 import envs.config
 from embodied_rl.online import ppo
 from embodied_rl.online import rollout as rollouts
-from embodied_rl.sim2real import adr, randomization, transfer
+from embodied_rl.sim2real import adr as adrs
+from embodied_rl.sim2real import randomization as ranges
+from embodied_rl.sim2real import transfer as transfers
 from rl_core import config
 from rl_core import run as runs
 from rl_core.progress import console
@@ -26,16 +28,16 @@ class Config:
     algo: Any = MISSING
     env: envs.config.Config = field(default_factory=envs.config.Config)
     rollout: rollouts.Config = field(default_factory=rollouts.Config)
-    randomization: randomization.Config = field(default_factory=randomization.Config)
-    adr: adr.Config = field(default_factory=adr.Config)
-    transfer: transfer.Config = field(default_factory=transfer.Config)
+    randomization: ranges.Config = field(default_factory=ranges.Config)
+    adr: adrs.Config = field(default_factory=adrs.Config)
+    transfer: transfers.Config = field(default_factory=transfers.Config)
     run: runs.Config = field(default_factory=runs.Config)
 
 
 def main(cfg: Config) -> None:
     """Compare, print the table."""
     directory = Path(cfg.run.dir or "runs/transfer")
-    how = transfer.Training(
+    how = transfers.Training(
         algo=cfg.algo,
         rollout=cfg.rollout,
         run=cfg.run,
@@ -43,8 +45,8 @@ def main(cfg: Config) -> None:
         adr=cfg.adr,
         env=cfg.env.arguments(),
     )
-    table = transfer.compare(cfg.transfer, how, directory, cfg)
-    console.print(table.markdown())
+    table = transfers.compare(cfg.transfer, how, directory, cfg)
+    console.print(table.markdown(), soft_wrap=True)
     console.print(f"report: {directory / 'report.html'}")
 
 

@@ -1,0 +1,55 @@
+"""The command lines of identification and transfer: what they compose."""
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from embodied_rl.online import ppo
+from rl_core import config
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"script_{name}", ROOT / "scripts" / f"{name}.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def compose(name: str, *overrides: str):
+    groups = {"transfer": {"algo": {"ppo": ppo.Config}}, "identify_system": {}}
+    return config.parse(name, script(name).Config, groups[name], overrides)
+
+
+def test_transfer_composes_its_recipe_and_a_preset():
+    cfg = compose("transfer", "+experiment=transfer_lift_block", "randomization=dactyl")
+    assert cfg.transfer.methods == ("nominal", "fixed", "adr", "sysid")
+    assert cfg.randomization.parameters["push_force"] == {"choice": [0.08]}
+    assert cfg.adr.parameters["latency"] == {"above": 0.05}
+    assert cfg.env.task == "lift_block"
+    vision = compose("transfer", "randomization=vision").randomization.parameters
+    assert {"mass_*", "camera_static_?"} <= set(vision)  # upon those of the desk
+
+
+def test_identify_composes():
+    cfg = compose("identify_system", "data.id=a/b-v0", "shake={arm_gain: 0.8}", "parameters=[arm_gain]")
+    assert cfg.shake == {"arm_gain": 0.8}
+    assert cfg.parameters == ("arm_gain",)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["randomization=dactil"], "did you mean 'dactyl'"),
+        (["transfer.methods=[nominl]"], "did you mean 'nominal'"),
+        (["adr.low_performance=2"], "less than adr.high_performance"),
+    ],
+)
+def test_mistakes_are_named(words, message):
+    with pytest.raises(ValueError, match=message):
+        compose("transfer", *words)
