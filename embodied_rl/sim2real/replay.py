@@ -30,10 +30,10 @@ from rl_core.config import choice, require
 Floats = NDArray[np.float64]
 
 CHANNELS = ("joints", "width", "blocks", "furniture")  # fields of the observation that can be compared
+CORRECTIONS = (1.0, 0.5, 0.2)  # first the smoothest problem, at the end the one with the least noise
 _POSITIONS = mujoco.mjtStage.mjSTAGE_POS.value
 _SECONDS = CONTROL_STEPS * PHYSICS_STEP  # per action
 _NUM_JOINTS = 7
-_CORRECTION = 0.2  # of the observer, per action
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,6 +105,7 @@ class Replay:
         )  # fmt: skip
         self._batch = self._sim.batch
         self.parameters = Parameters(self._batch)
+        self.correction = CORRECTIONS[-1]  # of the observer, per action
         if not contacts:
             self._batch.expand("opt.disableflags")[:] |= int(mujoco.mjtDisableBit.mjDSBL_CONTACT)
         self._qpos, self._ctrl = self._batch.bind("qpos"), self._batch.bind("ctrl")
@@ -130,7 +131,9 @@ class Replay:
         rows = []
         hand = self._sim.hand()
         for t in range(self.motion.actions.shape[1]):
-            estimate = _corrected(_rows(hand, len(used)), np.tile(self._joints[:, t], (n, 1)))
+            estimate = _corrected(
+                _rows(hand, len(used)), np.tile(self._joints[:, t], (n, 1)), self.correction
+            )
             self._ctrl[used] = joint_targets(np.tile(self.motion.actions[:, t], (n, 1)), estimate, DESK)
             self._batch.step(used, nstep=CONTROL_STEPS, stage=_POSITIONS)
             hand = self._sim.hand()
@@ -190,8 +193,8 @@ def _rows(hand: Hand, num: int) -> Hand:
     return Hand(**{field.name: getattr(hand, field.name)[:num] for field in dataclasses.fields(hand)})
 
 
-def _corrected(hand: Hand, joints: Floats) -> Hand:
+def _corrected(hand: Hand, joints: Floats, share: float) -> Hand:
     """The simulated hand drawn towards the measured joints `[N, 7]`; its position to first order."""
-    step = _CORRECTION * (joints - hand.joints)
+    step = share * (joints - hand.joints)
     moved = (hand.jac[:, :3] @ step[..., None])[..., 0]
     return dataclasses.replace(hand, joints=hand.joints + step, pos=hand.pos + moved)

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from embodied_rl.sim2real import randomization
-from embodied_rl.sim2real.replay import Motion, Replay
+from embodied_rl.sim2real.replay import CORRECTIONS, Motion, Replay
 from envs.desk.parameters import Parameter, table
 from envs.desk.scene import shared_model
 from rl_core.config import choice, require
@@ -140,12 +140,14 @@ class _Problem:
 
     def solve(self) -> Fit:
         u, left, every = self._u0.copy(), dict[str, float](), list(range(len(self._known)))
+        self._replay.correction = CORRECTIONS[0]
         before = self._rms(self._residual(u[:, None], u, every)[:, 0])
         # With the noise that sensors have, not with that of a wrong model, which would hide what is excited.
         active, _ = self._told(self._jacobian(u, every), every, left)
         self._noise |= before
         while active:
-            u = self._minimize(u, active)
+            for self._replay.correction in CORRECTIONS:
+                u = self._minimize(u, active)
             # The noise moves to what is left unexplained, and residuals and Jacobian with it.
             residual, jacobian = self._rescaled(u, active)
             told, jacobian = self._told(jacobian, active, left)
