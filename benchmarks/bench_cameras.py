@@ -39,6 +39,7 @@ class Peer:
         self._renderer = mujoco.Renderer(model, size, size)
         self._option = mujoco.MjvOption()
         self._option.geomgroup[:] = np.isin(np.arange(mujoco.mjNGROUP), COARSE_GROUPS)
+        self._option.flags[mujoco.mjtVisFlag.mjVIS_TEXTURE] = False  # like the desk's cameras unless told
         if fast:
             self._renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = False
             self._renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False

@@ -1,6 +1,7 @@
 """Draw the pictures of the documentation: `python docs/figures/make.py`."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import imageio.v3 as iio
@@ -10,6 +11,7 @@ from embodied_rl.eval.video import captioned
 from envs.desk.cameras import render
 from envs.desk.env import DeskEnv
 from envs.desk.experts import Expert
+from envs.desk.materials import MATERIALS
 from envs.desk.pictures import RENDER_QUALITY
 from envs.desk.scene import DESK, SCENES
 from envs.desk.tasks import TASKS, families, tasks_of
@@ -72,9 +74,25 @@ def scenes() -> None:
     iio.imwrite(HERE / "scenes.jpg", np.concatenate(pictures, axis=1))
 
 
+def textures() -> None:
+    """Each pair of materials of the desk and the floor, the plain colours first."""
+    env = DeskVectorEnv(1, "lift_block", num_threads=1)
+    env.reset(seed=8)
+    data = env.episodes.sim.batch.get_data(0)
+    pictures = [captioned(picture(env), "textures=false", bar=26)]
+    quality = replace(RENDER_QUALITY, textures=True)
+    for number, names in enumerate(zip(*MATERIALS.values(), strict=True)):
+        env.set_parameters({f"texture_{geom}": number for geom in MATERIALS})
+        model = with_camera(env.episodes.model(0), DESK_FILM)
+        shown = render(model, data, 0, *SIZE, quality=quality).rgb
+        pictures.append(captioned(shown, " and ".join(names), bar=26))
+    iio.imwrite(HERE / "textures.jpg", np.concatenate(pictures, axis=1))
+
+
 if __name__ == "__main__":
     desk()
     scenes()
+    textures()
     montage(
         "families.jpg", [(t.name, "calvin") for t, _ in families(tuple(TASKS[n] for n in tasks_of(DESK)))]
     )

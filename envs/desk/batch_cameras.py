@@ -18,6 +18,7 @@ from envs.desk import shading
 from envs.desk.cameras import Quality, check_size, find_camera, geom_colors, sky, thread_pool
 from envs.desk.scanline import Surfaces
 from envs.desk.shapes import shapes_of
+from envs.desk.textures import Textures
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -37,8 +38,8 @@ class Images:
 class BatchCameras:
     """Draws the simulations of a `mujoco.batch.Batch` as they are after its last call.
 
-    Colours, lights and camera poses are those of each simulation. Raises ValueError for geoms that are
-    neither primitive shapes nor meshes.
+    Colours, materials, lights and camera poses are those of each simulation. Raises ValueError for geoms that
+    are neither primitive shapes nor meshes, and for textures that `Textures` cannot draw.
     """
 
     def __init__(self, batch: Batch, *, quality: Quality, num_threads: int) -> None:
@@ -51,6 +52,7 @@ class BatchCameras:
         ]
         self._surfaces = Surfaces(shapes)
         self._shadows = self._surfaces if quality.shadows else None
+        self._textures = Textures(batch.model, self._geoms) if quality.textures else None
         self._lights = np.flatnonzero(batch.model.light_active)
         self._bound = {
             name: batch.bind(name)
@@ -113,6 +115,8 @@ class BatchCameras:
             rot=self._bound["geom_xmat"][sims[:, None], self._geoms].reshape(len(sims), -1, 3, 3),
             radius=model.geom_rbound[self._geoms],
             colors=geom_colors(model, self._field("geom_rgba", sims))[:, self._geoms],
+            materials=self._field("geom_matid", sims)[:, self._geoms].astype(np.int64),
+            textures=self._textures,
             light_pos=self._bound["light_xpos"][sims[:, None], lights],
             light_dir=self._bound["light_xdir"][sims[:, None], lights],
             directional=model.light_type[lights] == mujoco.mjtLightType.mjLIGHT_DIRECTIONAL.value,

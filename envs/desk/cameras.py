@@ -2,8 +2,7 @@
 
 `mj_multiRay` finds for every pixel the geom, the distance and the surface normal. It releases the GIL, so
 several can be cast on threads. Shading is Lambert's law per light plus the headlight; the same input
-gives the same pixels on every machine. What OpenGL also does and this does not: textures, reflections,
-highlights.
+gives the same pixels on every machine. What OpenGL also does and this does not: reflections, highlights.
 """
 
 from __future__ import annotations
@@ -17,6 +16,8 @@ from functools import cache, lru_cache
 import mujoco
 import numpy as np
 from numpy.typing import NDArray
+
+from envs.desk.textures import Textures
 
 _SKY_TOP, _SKY_BOTTOM = np.array([0.60, 0.71, 0.83]), np.array([0.92, 0.94, 0.96])
 _EDGE_CONTRAST = 0.03  # difference in colour, of 1, between neighbours that makes an edge
@@ -42,6 +43,7 @@ class Quality:
     # receive any: a detailed surface would lie in the shadow of the simple shape that stands in for it here.
     shadows: Sequence[int] = ()
     groups: Sequence[int] = (0, 1, 2)  # geom groups to draw; MuJoCo's own viewer draws these too
+    textures: bool = False  # of materials; without them geoms have the plain colour that a texture multiplies
 
     def __post_init__(self) -> None:
         if self.samples < 1:
@@ -72,7 +74,8 @@ def render(
     check_size(width, height)
     mujoco.mj_kinematics(model, data)
     mujoco.mj_camlight(model, data)
-    world = _World(model, data, _mask(quality.groups), _mask(quality.shadows))
+    textures = Textures(model, np.arange(model.ngeom)) if quality.textures else None
+    world = _World(model, data, _mask(quality.groups), _mask(quality.shadows), textures)
     origin, axes = data.cam_xpos[number].copy(), data.cam_xmat[number].reshape(3, 3).T
     fovy = float(model.cam_fovy[number])
     local = _pixel_rays(fovy, width, height)
@@ -174,6 +177,7 @@ class _World:
     data: mujoco.MjData
     drawn: NDArray[np.uint8]  # [mjNGROUP] 1 for groups that are seen
     casting: NDArray[np.uint8]  # [mjNGROUP] 1 for groups that cast shadows
+    textures: Textures | None
 
     def cast(
         self, origin: NDArray[np.float64], rays: NDArray[np.float64], groups: NDArray[np.uint8] | None = None
@@ -222,10 +226,27 @@ def _shade(
     receives = world.casting[model.geom_group[seen.geom]] > 0
     for index in np.flatnonzero(model.light_active):
         light += _light(world, int(index), points, normal, receives)
-    color[rows] = np.clip(
-        geom_colors(model, model.geom_rgba.astype(np.float64))[seen.geom, :3] * light, 0.0, 1.0
-    )
+    surface = geom_colors(model, model.geom_rgba.astype(np.float64))[seen.geom, :3]
+    if world.textures:
+        _paint(world, world.textures, surface, points, seen.geom)
+    color[rows] = np.clip(surface * light, 0.0, 1.0)
     return color
+
+
+def _paint(
+    world: _World,
+    textures: Textures,
+    color: NDArray[np.float64],
+    points: NDArray[np.float64],
+    geom: NDArray[np.int32],
+) -> None:
+    """Multiply the colours `[P, 3]` of points `[P, 3]` by the textures of the geoms `[P]` they are on."""
+    material = world.model.geom_matid[geom].astype(np.int64)
+    on = np.flatnonzero(textures.on(material))
+    own = geom[on].astype(np.int64)
+    offset = points[on] - world.data.geom_xpos[own]
+    local = (offset[:, None] @ world.data.geom_xmat[own].reshape(-1, 3, 3))[:, 0].T
+    color[on] *= textures.colors(own, material[on], local)
 
 
 def _light(

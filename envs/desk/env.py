@@ -37,7 +37,7 @@ class DeskEnv(gym.Env):
         self.observation_space = self.episodes.observation_space
         self.action_space = self.episodes.action_space
         self.render_mode = render_mode
-        self._painter = Painter(self.episodes.options.gl)
+        self._painter = Painter(self.episodes.options.gl, textures=self.episodes.options.textures)
         self._seeded = False
 
     def reset(

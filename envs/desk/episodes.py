@@ -34,6 +34,7 @@ class DeskOptions:
     cameras: Sequence[str] = ("static", "wrist")  # whose images they hold
     image_size: int | Sequence[int] = 64  # pixels, or height and width
     shadows: bool = False  # in these images
+    textures: bool = False  # on the desk and the floor, in these images and in `render`
     gl: str = ""  # what `render` draws with: rays, or OpenGL by "egl" or "osmesa"
     start: str = "task"  # a situation that the task drawn needs; or "play": any, and a task that fits it
     colors: Sequence[str] = ()  # of the blocks that a task may be about; empty for all of the scene
@@ -121,6 +122,7 @@ class Episodes:
             cameras=options.cameras,
             image_size=options.image_size,
             shadows=options.shadows,
+            textures=options.textures,
             text=speaker.space(),
             num_threads=threads,
         )

@@ -39,6 +39,7 @@ class GLRenderer:
         *,
         gl: str = "egl",
         groups: Sequence[int] = (0, 1, 2),
+        textures: bool = False,
     ) -> None:
         check_size(width, height)
         self._context = _context(gl, width, height)
@@ -52,6 +53,7 @@ class GLRenderer:
         self._options = mujoco.MjvOption()
         self._options.geomgroup[:] = np.isin(np.arange(mujoco.mjNGROUP), groups)
         self._options.sitegroup[:] = False
+        self._options.flags[mujoco.mjtVisFlag.mjVIS_TEXTURE] = textures
         self._gl = mujoco.MjrContext(fast, mujoco.mjtFontScale.mjFONTSCALE_100.value)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._gl)
 

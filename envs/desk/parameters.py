@@ -5,8 +5,8 @@
 a factor is relative to the scene's own value. Parameters with `setter=None` belong to no model field and are
 read by `envs.desk.disturbances` in every step.
 
-Not here: textures (the ray-cast cameras draw none), the headlight (MuJoCo keeps it per model, not per
-simulation) and the sizes of objects (tasks and starts are told of one size).
+Not here: the headlight (MuJoCo keeps it per model, not per simulation) and the sizes of objects (tasks and
+starts are told of one size).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from mujoco.batch import Batch
 from numpy.typing import ArrayLike, NDArray
 
 from envs.desk.choices import check_choice
+from envs.desk.materials import MATERIALS
 
 Floats = NDArray[np.float64]
 Ids = NDArray[np.int64]
@@ -193,6 +194,12 @@ def _looks(model: mujoco.MjModel) -> Iterator[Parameter]:
             nominal = float(model.geom_rgba[geoms[0], channel])
             yield _field(f"color_{name}_{letter}", "1", nominal, (0.0, 1.0), "colour",
                          ("geom_rgba", geoms, channel))  # fmt: skip
+    for name, materials in MATERIALS.items():
+        yield Parameter(
+            name=f"texture_{name}", unit="1", nominal=0.0, low=0.0, high=float(len(materials)),
+            doc=f"rounded down: {', '.join(materials)}; seen with `textures=true`",
+            fields=("geom_matid",), setter=_texture(f"texture_{name}", name, tuple(materials)),
+        )  # fmt: skip
     for light in range(model.nlight):
         name = model.light(light).name
         yield _factor(
@@ -267,6 +274,17 @@ def _mass(name: str, body: int) -> Setter:
         factor = values[name] / batch.model.body_mass[body]
         batch.expand("body_mass")[ids, body] = values[name]
         batch.expand("body_inertia")[ids, body] = factor[:, None] * batch.model.body_inertia[body]
+
+    return write
+
+
+def _texture(name: str, geom: str, materials: Sequence[str]) -> Setter:
+    """Give a geom one of several materials; uniform draws between the bounds take each equally often."""
+
+    def write(batch: Batch, ids: Ids, values: Mapping[str, Floats]) -> None:
+        numbers = np.array([batch.model.material(material).id for material in materials])
+        chosen = np.minimum(values[name].astype(np.int64), len(materials) - 1)
+        batch.expand("geom_matid")[ids, batch.model.geom(geom).id] = numbers[chosen]
 
     return write
 

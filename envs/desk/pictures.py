@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import mujoco
 import numpy as np
 from numpy.typing import NDArray
@@ -17,16 +19,19 @@ RENDER_QUALITY = Quality(samples=2, groups=FINE_GROUPS, shadows=COARSE_GROUPS)
 class Painter:
     """Draws the static camera's view of desks of one scene; `gl` is empty for rays, or `egl`, `osmesa`."""
 
-    def __init__(self, gl: str) -> None:
-        self._gl = gl
+    def __init__(self, gl: str, *, textures: bool = False) -> None:
+        self._gl, self._textures = gl, textures
         self._renderers: dict[tuple[int, int], GLRenderer] = {}
 
     def draw(self, model: mujoco.MjModel, data: mujoco.MjData, size: tuple[int, int]) -> NDArray[np.uint8]:
         """Image `[H, W, 3]` of `size` (width, height)."""
         if not self._gl:
-            return render(model, data, "static", *size, quality=RENDER_QUALITY).rgb
+            quality = replace(RENDER_QUALITY, textures=self._textures)
+            return render(model, data, "static", *size, quality=quality).rgb
         if size not in self._renderers:
-            self._renderers[size] = GLRenderer(model, *size, gl=self._gl, groups=FINE_GROUPS)
+            self._renderers[size] = GLRenderer(
+                model, *size, gl=self._gl, groups=FINE_GROUPS, textures=self._textures
+            )
         return self._renderers[size].rgb(data, "static", model)
 
     def close(self) -> None:

@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from envs.desk.choices import check_choice
 from envs.desk.furniture import DRAWN, JOINTS, LIGHT_OFF, ROBOT, SOLID, add_furniture
+from envs.desk.materials import add_materials
 from envs.desk.objects import Block, add_block
 
 # Arm joints at rest: the gripper points down, 22 cm above the middle of the start region.
@@ -139,6 +140,7 @@ def build_spec(scene: Scene = DESK) -> mujoco.MjSpec:
     _add_surroundings(spec)
     _add_robot(spec)
     add_furniture(spec)
+    add_materials(spec)
     for block in scene.blocks:
         add_block(spec, block)
     _add_mark(spec)

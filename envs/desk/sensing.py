@@ -77,6 +77,7 @@ class Sensors:
         cameras: Sequence[str],
         image_size: int | Sequence[int],
         shadows: bool,
+        textures: bool,
         text: spaces.Text,
         num_threads: int,
     ) -> None:
@@ -93,7 +94,8 @@ class Sensors:
             self._cameras = at_least_one("cameras", tuple(cameras))
             for camera in cameras:
                 find_camera(sim.model, camera)
-            quality = Quality(groups=COARSE_GROUPS, shadows=COARSE_GROUPS if shadows else ())
+            casting = COARSE_GROUPS if shadows else ()
+            quality = Quality(groups=COARSE_GROUPS, shadows=casting, textures=textures)
             self._draw = BatchCameras(sim.batch, quality=quality, num_threads=num_threads).draw
 
     def _seen_numbers(self, *, full: bool) -> dict[str, Ints]:

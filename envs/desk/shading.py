@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.desk.scanline import Hits, Surfaces, Views
+from envs.desk.textures import Textures
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -54,6 +55,8 @@ class Things:
     rot: Floats  # [n, G, 3, 3]
     radius: Floats  # [G] of bounding spheres, 0 for planes
     colors: Floats  # [n, G, 4]
+    materials: Ints  # [n, G] -1 for none
+    textures: Textures | None  # None: not drawn
     light_pos: Floats  # [n, L, 3]
     light_dir: Floats  # [n, L, 3]
     directional: NDArray[np.bool_]  # [L] whose rays are parallel
@@ -111,8 +114,28 @@ def shade(eyes: Eyes, things: Things, hits: Hits, depth: Singles, surfaces: Surf
     total = amount.reshape(len(depth), -1, 1 + num_lights) @ things.diffuse.astype(np.float32)
     total += things.ambient[:, None].astype(np.float32)
     color = things.colors[hits.image, hits.geom, :3].astype(np.float32).take(hits.triangle, axis=0)
+    if things.textures:
+        _paint(color, eyes, things, things.textures, hits, depth)
     color *= total.reshape(color.shape)
     return np.minimum(color, 1, out=color)
+
+
+def _paint(
+    color: Singles, eyes: Eyes, things: Things, textures: Textures, hits: Hits, depth: Singles
+) -> None:
+    """Multiply the colours `[n, H, W, 3]` by the textures of what was hit at `depth`."""
+    material = things.materials[hits.image, hits.geom]
+    image, row, column = np.nonzero(textures.on(material).take(hits.triangle))
+    triangle = hits.triangle[image, row, column]
+    geom = hits.geom.take(triangle)
+    # From the eye's axes to the geom's, pixel by pixel: a point is depth * (x, y, -1).
+    back = things.rot.transpose(0, 1, 3, 2)
+    turn = (back @ eyes.axes[:, None])[image, geom]
+    shift = (back @ (eyes.pos[:, None] - things.pos)[..., None])[image, geom, :, 0]
+    x, y = eyes.rays()
+    x, y, away = x[image, 0, column], y[image, row, 0], depth[image, row, column]
+    point = [away * (turn[:, i, 0] * x + turn[:, i, 1] * y - turn[:, i, 2]) + shift[:, i] for i in range(3)]
+    color[image, row, column] *= textures.colors(geom, material.take(triangle), np.stack(point))
 
 
 def _planes(things: Things, hits: Hits) -> tuple[Floats, Floats]:

@@ -52,7 +52,7 @@ class DeskVectorEnv(VectorEnv):
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.before_reset: dict[int, Callable[[], None]] = {}  # called in the state that an episode ends in
-        self._painter = Painter(self.episodes.options.gl)
+        self._painter = Painter(self.episodes.options.gl, textures=self.episodes.options.textures)
         self._seeded = False
         self._everyone = np.ones(num_envs, np.bool_)
 

@@ -1,4 +1,5 @@
 import gymnasium as gym
+import minari
 import numpy as np
 import pytest
 
@@ -129,3 +130,23 @@ def test_several_policies_in_one_dataset(tmp_path):
 def test_bad_arguments(kwargs, message):
     with pytest.raises(ValueError, match=message):
         next(collect.episodes_of(Wave(3), make_vec("Hopper-v5", 1), seed=0, **kwargs))
+
+
+def test_images_of_the_desk_are_read_back_identically(tmp_path):
+    kwargs = {"obs": "state+rgb", "image_size": 16, "textures": True, "max_episode_steps": 3}
+    env = make_vec("embodied/Desk-v0", 2, **kwargs)
+    with Recorder("desk/seen-v0", collect.info_of(env, jpeg_encoding=False), tmp_path) as recorder:
+        collect.record(Wave(7), env, recorder, episodes=2, seed=30)
+    data = load("desk/seen-v0", tmp_path)
+    stored = minari.MinariDataset(tmp_path / "desk/seen-v0/data")
+    desk = make("embodied/Desk-v0", **kwargs)
+    for index, minaris in enumerate(stored.iterate_episodes()):
+        episode = data.episode(index)
+        obs, _ = desk.reset(seed=30 + index)
+        for step in range(4):
+            for key, value in obs.items():
+                np.testing.assert_array_equal(episode["observations"][key][step], value)
+                np.testing.assert_array_equal(minaris.observations[key][step], value)
+            if step < 3:
+                obs, *_ = desk.step(episode["actions"][step])
+        assert episode["observations"]["rgb_wrist"].dtype == np.uint8
