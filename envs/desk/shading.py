@@ -125,17 +125,23 @@ def _paint(
 ) -> None:
     """Multiply the colours `[n, H, W, 3]` by the textures of what was hit at `depth`."""
     material = things.materials[hits.image, hits.geom]
-    image, row, column = np.nonzero(textures.on(material).take(hits.triangle))
-    triangle = hits.triangle[image, row, column]
-    geom = hits.geom.take(triangle)
+    pixel = np.flatnonzero(textures.on(material).take(hits.triangle))
+    triangle = hits.triangle.reshape(-1).take(pixel)
+    x, y, away = (
+        np.broadcast_to(part, depth.shape).reshape(-1).take(pixel) for part in (*eyes.rays(), depth)
+    )
+    x, y = x * away, y * away
     # From the eye's axes to the geom's, pixel by pixel: a point is depth * (x, y, -1).
-    back = things.rot.transpose(0, 1, 3, 2)
-    turn = (back @ eyes.axes[:, None])[image, geom]
-    shift = (back @ (eyes.pos[:, None] - things.pos)[..., None])[image, geom, :, 0]
-    x, y = eyes.rays()
-    x, y, away = x[image, 0, column], y[image, row, 0], depth[image, row, column]
-    point = [away * (turn[:, i, 0] * x + turn[:, i, 1] * y - turn[:, i, 2]) + shift[:, i] for i in range(3)]
-    color[image, row, column] *= textures.colors(geom, material.take(triangle), np.stack(point))
+    back = things.rot[hits.image, hits.geom].transpose(0, 2, 1)
+    turn = (back @ eyes.axes[hits.image]).transpose(1, 2, 0)
+    shift = eyes.pos[hits.image] - things.pos[hits.image, hits.geom]
+    shift = (back @ shift[..., None])[..., 0].T
+    point = np.stack([
+        turn[i, 0].take(triangle) * x + turn[i, 1].take(triangle) * y - turn[i, 2].take(triangle) * away
+        + shift[i].take(triangle) for i in range(3)
+    ])  # fmt: skip
+    painted = textures.colors(hits.geom.take(triangle), material.take(triangle), point)
+    color.reshape(-1, 3)[pixel] *= painted
 
 
 def _planes(things: Things, hits: Hits) -> tuple[Floats, Floats]:

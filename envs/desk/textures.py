@@ -3,8 +3,8 @@
 A 2d texture lies on each face of a box, on a plane from corner to corner, on a mesh along its z axis from its
 middle. It repeats `texrepeat` times over the geom, with `texuniform` so many times over two metres. A cube
 texture is looked up in the direction from the geom's middle, in which the geom is stretched to a cube unless
-`texuniform` is set. A pixel
-gets the one texel that its centre hits: there is no filter, and patterns finer than pixels flicker.
+`texuniform` is set. A pixel gets the one texel that its centre hits: there is no filter, and patterns finer
+than pixels flicker.
 """
 
 from __future__ import annotations
@@ -45,6 +45,9 @@ class Textures:
         size[self._kind == _CYLINDER, 1:] = size[self._kind == _CYLINDER, :2]
         size[size == 0] = 1.0  # planes without end count as two metres
         self._size = size
+        images = [np.zeros((0, 3), np.uint8), *(_texels(model, texture) for texture in range(model.ntex))]
+        self._texels = np.concatenate(images).astype(np.float32) / np.float32(255)
+        self._first = np.cumsum([len(image) for image in images])
         for geom in geoms[self.on(model.geom_matid[geoms].astype(np.int64))]:
             self._check(int(geom))
 
@@ -79,11 +82,17 @@ class Textures:
             # Meshes are drawn in metres, other shapes as unit ones; "uniform" multiplies by the size.
             place = np.where(kind == _MESH, point, whole) * np.where(uniform, size, 1.0)
             row[cube], column[cube] = _on_cube(place[:, cube], width[cube], (height > width)[cube])
-        channels = model.tex_nchannel[texture][:, None]
-        first = model.tex_adr[texture] + (row * width + column) * channels[:, 0]
-        # A texture of one channel is grey; the fourth is how transparent it is, which rays do not see.
-        index = first[:, None] + np.minimum(np.arange(3), channels - 1)
-        return model.tex_data[index].astype(np.float32) / np.float32(255)
+        texels: Singles = self._texels.take(self._first[texture] + row * width + column, axis=0)
+        return texels
+
+
+def _texels(model: mujoco.MjModel, texture: int) -> NDArray[np.uint8]:
+    """Colours `[H * W, 3]` of a texture, row by row."""
+    channels, first = model.tex_nchannel[texture], model.tex_adr[texture]
+    num = model.tex_height[texture] * model.tex_width[texture] * channels
+    # A texture of one channel is grey; the fourth is how transparent it is, which rays do not see.
+    texels: NDArray[np.uint8] = model.tex_data[first : first + num].reshape(-1, channels)
+    return texels[:, np.minimum(np.arange(3), channels - 1)]
 
 
 def _texel(place: Floats, size: Ints) -> Ints:
@@ -96,8 +105,8 @@ def _on_face(place: Floats, kind: Ints, repeat: Floats, width: Ints, height: Int
     axis = np.where(kind == _BOX, np.abs(place).argmax(axis=0), 2)
     right, up = np.where(axis == 0, place[1], place[0]), np.where(axis == 2, place[1], place[2])
     start = np.where(kind == _MESH, 1.0, repeat)
-    column = _texel((start[0] + repeat[0] * right) / 2 % 1, width)
-    return _texel((start[1] - repeat[1] * up) / 2 % 1, height), column
+    u, v = (start[0] + repeat[0] * right) / 2, (start[1] - repeat[1] * up) / 2
+    return _texel(v - np.floor(v), height), _texel(u - np.floor(u), width)
 
 
 def _on_cube(direction: Floats, width: Ints, six: NDArray[np.bool_]) -> tuple[Ints, Ints]:

@@ -98,10 +98,10 @@ def test_the_desk_is_what_rays_see(camera: str):
 
 
 def test_images_do_not_depend_on_threads_batch_or_position():
-    _, many = desk_cameras(19, num_threads=2, shadows=COARSE_GROUPS)
+    _, many = desk_cameras(19, num_threads=2, shadows=COARSE_GROUPS, textures=True)
     everyone = many.draw("static", 48, 32)
     for num_sims in (1, 4):
-        _, few = desk_cameras(num_sims, shadows=COARSE_GROUPS)
+        _, few = desk_cameras(num_sims, shadows=COARSE_GROUPS, textures=True)
         images = few.draw("static", 48, 32)
         for field in ("rgb", "depth", "segmentation"):
             np.testing.assert_array_equal(getattr(images, field), getattr(everyone, field)[:num_sims])
