@@ -15,6 +15,7 @@ from llm_align.models import loading
 from llm_align.offline import dpo, sft
 from rl_core import config
 from rl_core import run as runs
+from rl_core.progress import console
 
 ALGORITHMS: dict[str, Any] = {"sft": sft.Config, **dpo.MEMBERS}
 
@@ -43,8 +44,8 @@ def main(cfg: Config) -> None:
             options["reference"] = loading.load_reference(cfg.reference, tokenizer).to(run.device)
         agent = algorithm.train(cfg.algo, policy, data, held_out, run, **options)
         loading.save(agent.policy, tokenizer, run.dir / "model")
-        print("held out:", write(logged(run.dir), run.dir) or "none")
-    print(f"model: {run.dir / 'model'}")
+        console.print("held out:", write(logged(run.dir), run.dir) or "none")
+    console.print(f"model: {run.dir / 'model'}")
 
 
 if __name__ == "__main__":

@@ -31,7 +31,6 @@ class Config:
     rollout: rollouts.Config = field(default_factory=rollouts.Config)
     rewards: reward_functions.Config = field(default_factory=reward_functions.Config)
     environment: str = ""  # file.py:function that answers the policy's turns (rollout.max_turns of them)
-    demonstrations: str = ""  # rows for PPO's pretraining gradient
     monitor: monitors.Config = field(default_factory=monitors.Config)
     run: runs.Config = field(default_factory=runs.Config)
 
@@ -39,8 +38,8 @@ class Config:
 def main(cfg: Config) -> None:
     """Read, train, save the model, say how it does on what was held out (or, if nothing was, on all)."""
     name, algorithm = next((n, m) for n, m in ALGORITHMS.items() if isinstance(cfg.algo, m.Config))
-    shown = cfg.demonstrations
-    config.require(name == "ppo" or not shown, "demonstrations", shown, "empty: only algo=ppo learns from it")
+    shown = cfg.data.demonstrations
+    config.require(not shown or name == "ppo", "data.demonstrations", shown, "empty: only PPO learns from it")
     asked = prompts.read(cfg.data)
     rewards = reward_functions.load(cfg.rewards, runs.pick_device(cfg.run.device), watched=cfg.monitor.gold)
     folder = f"runs/{name}-seed{cfg.run.seed}"
@@ -50,11 +49,9 @@ def main(cfg: Config) -> None:
         world = reward_functions.from_file(cfg.environment, "environment") if cfg.environment else None
         given = {"tokenizer": tokenizer, "rewards": rewards, "config": cfg.rollout, "environment": world}
         task, test = (rollouts.Task(prompts=part, **given) for part in (trained, kept or trained))
-        options: dict[str, Any] = {"monitor": monitors.Monitor(cfg.monitor)}
-        options["evaluate"] = lambda agent: held_out(test, agent.policy, cfg.run.seed, run.device)
-        if shown:
-            options["demonstrations"] = prompts.demonstrations(shown, tokenizer, cfg.data.max_length)
-        agent = algorithm.train(cfg.algo, task, policy, run, **options)
+        options: dict[str, Any] = {"evaluate": lambda a: held_out(test, a.policy, cfg.run.seed, run.device)}
+        options |= prompts.demonstrations(cfg.data, tokenizer)
+        agent = algorithm.train(cfg.algo, task, policy, run, monitor=monitors.Monitor(cfg.monitor), **options)
         loading.save(agent.policy, tokenizer, run.dir / "model")
         console.print(write(logged(run.dir), run.dir), f"model: {run.dir / 'model'}", sep="\n")
 

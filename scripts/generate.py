@@ -28,9 +28,8 @@ class Config:
 
     model: loading.Config = field(default_factory=loading.Config)
     prompt: str = ""
-    data: prompts.Config = field(
-        default_factory=prompts.Config
-    )  # without a prompt; of a split, the held-out ones
+    # without a prompt; of a split, the held-out ones
+    data: prompts.Config = field(default_factory=prompts.Config)
     out: str = ""  # a .jsonl; empty: the terminal
     num_samples: int = 1
     max_new_tokens: int = 128
@@ -45,17 +44,15 @@ def main(cfg: Config) -> None:
     """Load, draw, write."""
     asked = [Example(prompt=cfg.prompt, responses=[])] if cfg.prompt else prompts.read(cfg.data)
     model, tokenizer = prompts.load_model(cfg.model, cfg.data.max_length + cfg.max_new_tokens)
-    options: dict[str, Any] = {
-        n: getattr(cfg, n) for n in ("max_new_tokens", "temperature", "top_k", "top_p")
-    }
+    names = ("max_new_tokens", "temperature", "top_k", "top_p")
+    options: dict[str, Any] = {name: getattr(cfg, name) for name in names}
     sampling = Sampling(stop_ids=stop_ids(tokenizer, model), **options)
     device = pick_device(cfg.device)
     generator = torch.Generator(device).manual_seed(cfg.seed)
     rest, kept = prompts.tokenize(cfg.data, tokenizer, asked)
-    encoded = kept or rest
     drawn = {"generator": generator, "num_samples": cfg.num_samples}
     with Path(cfg.out).open("w") if cfg.out else nullcontext(sys.stdout) as stream:
-        for row in completions(model.to(device), tokenizer, encoded, sampling, **drawn):
+        for row in completions(model.to(device), tokenizer, kept or rest, sampling, **drawn):
             stream.write(json.dumps(row) + "\n")
 
 

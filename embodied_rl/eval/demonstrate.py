@@ -48,10 +48,10 @@ def film(
     size: tuple[int, int] = (640, 448),
     viewer: Any = None,
 ) -> Shown:
-    """Play one episode of a desk (`num_envs=1`, not ending on success) and write it as a video of `size`.
+    """Play one episode of a desk (`num_envs=1`, not ending on success) and write it as a video.
 
-    A line below the picture says `caption`, or else the episode's instruction, and when it was done.
-    `viewer` is a handle from `web_viewer`, which then shows the same live.
+    A line below the picture, which has `size`, says `caption`, or else the episode's instruction, and when
+    it was done. `viewer` is a handle from `web_viewer`, which then shows the same live.
     """
     obs, infos = env.reset(seed=seed)
     policy.reset(1)

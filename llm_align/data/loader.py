@@ -165,7 +165,7 @@ class Batches:
         self, encoded: Sequence[Encoded], cfg: Config, *, seed: int, device: torch.device | str = "cpu"
     ) -> None:
         count = distributed.size()
-        enough = f"a dataset that leaves {count} examples or more to train on and, if any, to evaluate on"
+        enough = f"a dataset that leaves {count} or more examples to train on and, if any, to evaluate on"
         require(len(encoded) >= count, "data.source", cfg.source, enough)
         require(cfg.batch_size >= count, "data.batch_size", cfg.batch_size, f"at least the {count} processes")
         lengths = [item.num_tokens for item in encoded]

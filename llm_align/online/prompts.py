@@ -19,9 +19,7 @@ class Config:
 
     source: str = ""  # .jsonl (.gz), .parquet, a folder of datasets.save_to_disk, or a hub id
     split: str = "train"
-    column: str = (
-        "prompt"  # of the prompts; GSM8K calls it question; without it, those of chosen and rejected
-    )
+    column: str = "prompt"  # GSM8K calls it question; where it is missing, the prompts of chosen and rejected
     suffix: str = ""  # written after each text prompt
     limit: int = 0  # rows read at most; 0 reads all
     held_out: float = 0.0  # share of conversations kept for evaluation: those that `data.loader` keeps
@@ -29,6 +27,7 @@ class Config:
     max_length: int = 512  # tokens of a prompt
     template: str = "own"  # own: the tokenizer's chat template | plain
     too_long: str = "drop"  # drop | error | keep_end
+    demonstrations: str = ""  # rows for PPO's pretraining gradient
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -63,10 +62,15 @@ def load_model(cfg: loading.Config, max_length: int) -> tuple[Any, Any]:
     return loading.load(cfg, (), max_length)
 
 
-def demonstrations(source: str, tokenizer: Any, max_length: int) -> list[Encoded]:
-    """Rows of `prompt`+`completion`, `messages` or `text` for PPO-ptx; too long: dropped."""
-    rows = examples.demonstrations(load_rows(source))
-    return encode(tokenizer, rows, max_length=max_length, too_long="drop")
+def demonstrations(cfg: Config, tokenizer: Any) -> dict[str, list[Encoded]]:
+    """PPO's option of that name, if asked for: rows of `prompt`+`completion`, `messages` or `text`.
+
+    Those that are too long are dropped.
+    """
+    if not cfg.demonstrations:
+        return {}
+    rows = examples.demonstrations(load_rows(cfg.demonstrations))
+    return {"demonstrations": encode(tokenizer, rows, max_length=cfg.max_length, too_long="drop")}
 
 
 def _with_suffix(prompt: Any, suffix: str) -> Any:

@@ -56,7 +56,8 @@ def pairs(num: int = 11) -> list[Encoded]:
 
 
 def ratings() -> list[Encoded]:
-    rows = [Example(prompt=f"{n} =", responses=[str(n)], labels=[n % 3 > 0]) for n in range(11)]
+    """Twelve: KTO's baseline is a batch's, and one process would cut a last batch of one that two share."""
+    rows = [Example(prompt=f"{n} =", responses=[str(n)], labels=[n % 3 > 0]) for n in range(12)]
     return encode(byte_tokenizer(), rows, max_length=32)
 
 

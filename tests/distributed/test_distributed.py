@@ -128,7 +128,7 @@ def test_what_cannot_be_shared_is_refused(second_of_two: None, tmp_path: Path):
         run.Run(cases.settings(tmp_path), config=None)
     with pytest.raises(ValueError, match="data.batch_size=1: must be at least the 2 processes"):
         cases.Batches(cases.pairs(), cases.Data(source="x", batch_size=1), seed=0)
-    with pytest.raises(ValueError, match="2 examples or more"):
+    with pytest.raises(ValueError, match="2 or more examples"):
         cases.Batches(cases.pairs(1), cases.Data(source="x"), seed=0)
     with pytest.raises(ValueError, match="run.compile"):
         run.Config(compile=True)

@@ -121,7 +121,7 @@ def test_prompts_of_pairs_and_a_held_out_scorer(folder: Path, tmp_path: Path):
 
 
 def test_adapters_and_demonstrations(folder: Path, tmp_path: Path):
-    arguments = ["model.lora_rank=2", f"demonstrations={folder / 'shown.jsonl'}", "algo.ptx_coef=1"]
+    arguments = ["model.lora_rank=2", f"data.demonstrations={folder / 'shown.jsonl'}", "algo.ptx_coef=1"]
     align("algo=ppo", *quick(folder, tmp_path / "run"), *arguments)
     assert (tmp_path / "run" / "model" / "adapter" / "adapter_config.json").exists()
 
@@ -166,7 +166,7 @@ def test_every_preset_composes(algo: str, preset: str):
         (["rewards.functions=[BROKEN]"], "'broken' returned 1 rewards for 4 completions"),
         (["data.max_length=255"], "at most the model's context"),
         (["algo.clip_hihg=1"], "did you mean 'algo.clip_high'"),
-        (["demonstrations=x.jsonl"], "only algo=ppo"),
+        (["data.demonstrations=x.jsonl"], "only PPO"),
         (["environment=nowhere.py:f", "rollout.max_turns=2"], "environment='nowhere.py:f': must be file.py:"),
         (["rollout.max_turns=2"], "above 1 with an environment"),
         (["algo=grop"], "did you mean 'grpo'"),

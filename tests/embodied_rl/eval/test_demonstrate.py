@@ -27,7 +27,8 @@ def test_the_video_runs_at_twice_the_control_rate_until_a_little_after_success(e
     assert shown.success
     with av.open(str(shown.path)) as file:
         stream = file.streams.video[0]
-        assert (stream.width, stream.height, float(stream.average_rate)) == (64, 48, 20.0)
+        # the picture and a line of caption below it
+        assert (stream.width, stream.height, float(stream.average_rate)) == (64, 48 + 2, 20.0)
         count = sum(1 for _ in file.decode(stream))
     assert count == demonstrate.BETWEEN * (shown.steps + 8)
 

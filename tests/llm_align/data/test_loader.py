@@ -78,5 +78,5 @@ def test_settings_out_of_range_are_named(settings, message):
 def test_a_row_longer_than_the_budget_and_an_empty_dataset_are_errors():
     with pytest.raises(ValueError, match=r"max_tokens=4: row \d+ alone has"):
         small.batches(small.preferences(4), max_tokens=4)
-    with pytest.raises(ValueError, match="leaves examples to train on"):
+    with pytest.raises(ValueError, match="leaves 1 or more examples to train on"):
         small.batches([])
