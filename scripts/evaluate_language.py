@@ -10,13 +10,14 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from llm_align.eval import frontier, held_out, language, lm_eval
+from llm_align.eval import frontier, held_out, lm_eval
+from llm_align.eval.language import Config, on_prompts
 from llm_align.online import prompts
 from rl_core import config
 from rl_core.run import pick_device
 
 
-def main(cfg: language.Config) -> None:
+def main(cfg: Config) -> None:
     """Do each part that is asked for; write eval.json, and answers.jsonl where answers were compared."""
     asked = cfg.data.source or cfg.tasks or cfg.frontier
     config.require(bool(asked), "data.source", "", "given, or tasks, or frontier")
@@ -24,7 +25,7 @@ def main(cfg: language.Config) -> None:
     overall: dict[str, float] = {}
     out.mkdir(parents=True, exist_ok=True)
     if cfg.data.source:
-        overall |= language.on_prompts(cfg, out)
+        overall |= on_prompts(cfg, out)
     if cfg.tasks:
         model, tokenizer = prompts.load_model(cfg.model, 1)
         lm = lm_eval.AlignedLM(model.to(pick_device(cfg.device)), tokenizer)
@@ -37,4 +38,4 @@ def main(cfg: language.Config) -> None:
 
 
 if __name__ == "__main__":
-    config.main("evaluate_language", language.Config, {}, main)
+    config.main("evaluate_language", Config, {}, main)

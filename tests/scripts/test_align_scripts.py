@@ -101,7 +101,7 @@ def evaluate(*arguments: str) -> None:
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
-    config.main("evaluate_language", module.language.Config, {}, module.main, arguments)
+    config.main("evaluate_language", module.Config, {}, module.main, arguments)
 
 
 def test_one_model_is_compared_with_another(pairs: Path, tuned: Path, tmp_path: Path):
