@@ -2,7 +2,12 @@
 
 import pytest
 
-SLOW_FOLDERS = ("tests/scripts/", "tests/llm_align/online/")
+SLOW_FOLDERS = (
+    "tests/scripts/",
+    "tests/llm_align/online/",
+    "tests/embodied_rl/online/",
+    "tests/embodied_rl/sim2real/",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
