@@ -65,19 +65,21 @@ def converse(
             scores[row] += drawn.log_prob[place, : len(said[place])].tolist()
             ended[row] = bool(drawn.ended[place])
         spoke = {row: said[place] for place, row in enumerate(live) if ended[row]}
+        if turn + 1 == limits.turns or not spoke:
+            break
         live = []
-        if turn + 1 < limits.turns and spoke:
-            for row, answer in zip(spoke, _ask(environment, tokenizer, asked, spoke), strict=True):
-                if answer is not None:
-                    reply = tokenizer(answer, add_special_tokens=False)["input_ids"]
-                    used = len(asked[row].prompt) + len(tokens[row]) + len(reply)
-                    if limits.context is not None and used + sampling.max_new_tokens > limits.context:
-                        ended[row] = False
-                        continue
-                    tokens[row] += reply
-                    own[row] += [False] * len(reply)
-                    scores[row] += [0.0] * len(reply)
-                    live.append(row)
+        for row, answer in zip(spoke, _ask(environment, tokenizer, asked, spoke), strict=True):
+            if answer is None:
+                continue
+            reply = tokenizer(answer, add_special_tokens=False)["input_ids"]
+            used = len(asked[row].prompt) + len(tokens[row]) + len(reply)
+            if limits.context is not None and used + sampling.max_new_tokens > limits.context:
+                ended[row] = False
+                continue
+            tokens[row] += reply
+            own[row] += [False] * len(reply)
+            scores[row] += [0.0] * len(reply)
+            live.append(row)
         if not live:
             break
     index = [p for p in range(len(prompts)) for _ in range(num_samples)]

@@ -1,42 +1,21 @@
 """`docs/alignment.md` lists every algorithm there is, each with a test that exists."""
 
 import ast
-import importlib.util
 import re
-import sys
-from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 from llm_align.feedback.reward_model import EXAMPLES
 from rl_core import config
+from tests.command_line import ROOT, groups, load
 
-ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "alignment.md").read_text()
 ROWS = re.findall(r"^\| `(\w+)` \|.*\| `([\w/]+\.py)::(\w+)` \|$", PAGE, flags=re.MULTILINE)
 
 
-def script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"table_{name}", ROOT / "scripts" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-def groups(module: ModuleType) -> dict[str, dict[str, type]]:
-    """The choices of `algo`, as the script gives them to Hydra."""
-    found = getattr(module, "ALGORITHMS", {})
-    named = {name: getattr(algorithm, "Config", algorithm) for name, algorithm in found.items()}
-    return {"algo": named} if named else {}
-
-
 def presets() -> set[str]:
     """Recipes of the online algorithms, without those of a dataset."""
-    module, found = script("align_online"), set()
+    module, found = load("align_online"), set()
     for path in (ROOT / "configs" / "experiment").glob("*.yaml"):
         if "override /algo: " in path.read_text() and not path.stem.startswith("hh_"):
             try:
@@ -49,7 +28,7 @@ def presets() -> set[str]:
 
 def test_every_algorithm_has_its_row():
     named = {"align_offline", "align_online"}
-    words = set().union(*(script(name).ALGORITHMS for name in named), EXAMPLES, presets())
+    words = set().union(*(load(name).ALGORITHMS for name in named), EXAMPLES, presets())
     rows = [name for name, _, _ in ROWS]
     assert sorted(rows) == sorted(words)
 
@@ -64,6 +43,6 @@ def test_every_command_of_the_walk_composes():
     commands = re.findall(r"^ {4,6}python scripts/(\w+)\.py ((?:.*\\\n)*.*)$", PAGE, flags=re.MULTILINE)
     assert len(commands) >= 8
     for name, words in commands:
-        module = script(name)
+        module = load(name)
         arguments = words.replace("\\\n", " ").replace("'", "").split()
         config.parse(name, module.Config, groups(module), arguments)

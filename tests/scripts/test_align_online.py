@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
@@ -14,8 +11,8 @@ import torch
 from llm_align.data.tokenizer import byte_tokenizer
 from llm_align.models.causal_lm import Small, small_causal_lm
 from rl_core import config
+from tests import command_line
 
-ROOT = Path(__file__).resolve().parents[2]
 PRESETS = {
     "grpo": ["grpo", "dr_grpo", "dapo", "gspo", "gmpo", "gfpo", "lite_ppo", "rloo", "reinforce_pp", "cispo"],
     "ppo": ["ppo_penalty", "instruct_gpt"],
@@ -23,28 +20,12 @@ PRESETS = {
 }
 
 
-def load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"scripts_{name}", ROOT / "scripts" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-def groups(module: ModuleType) -> dict[str, dict[str, type]]:
-    return {"algo": {name: algorithm.Config for name, algorithm in module.ALGORITHMS.items()}}
-
-
 def align(*arguments: str) -> None:
-    module = load("align_online")
-    config.main("align_online", module.Config, groups(module), module.main, arguments)
+    command_line.call("align_online", *arguments)
 
 
 def generate(*arguments: str) -> None:
-    module = load("generate")
-    config.main("generate", module.Config, {}, module.main, arguments)
+    command_line.call("generate", *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -150,8 +131,8 @@ def test_a_pause_leaves_its_reason_and_resumes(folder: Path, tmp_path: Path):
 
 @pytest.mark.parametrize(("algo", "preset"), [(a, p) for a, names in PRESETS.items() for p in names])
 def test_every_preset_composes(algo: str, preset: str):
-    module = load("align_online")
-    cfg = config.parse("align_online", module.Config, groups(module), [f"+experiment={preset}"])
+    module = command_line.load("align_online")
+    cfg = config.parse("align_online", module.Config, command_line.groups(module), [f"+experiment={preset}"])
     assert isinstance(cfg.algo, module.ALGORITHMS[algo].Config)
     assert cfg.algo != module.ALGORITHMS[algo].Config() or preset == "reinforce"
 

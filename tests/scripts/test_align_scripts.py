@@ -2,35 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 from llm_align.feedback.trained import RewardModel
 from llm_align.models.causal_lm import load_causal_lm
-from rl_core import config
+from tests import command_line
 
-ROOT = Path(__file__).resolve().parents[2]
 SMALL = "{hidden_size:32,num_layers:1,num_heads:2,num_kv_heads:1,vocab_size:300,max_length:128}"
 QUICK = ["run.steps=2", "run.threads=1", "run.device=cpu", "run.tensorboard=false", "data.max_length=128"]
 
 
 def call(name: str, *arguments: str) -> None:
-    spec = importlib.util.spec_from_file_location(f"scripts_{name}", ROOT / "scripts" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    config.main(name, module.Config, groups(module), module.main, [*QUICK, *arguments])
-
-
-def groups(module: ModuleType) -> dict:
-    return {"algo": module.ALGORITHMS} if hasattr(module, "ALGORITHMS") else {}
+    command_line.call(name, *QUICK, *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -95,13 +81,7 @@ def test_an_outcome_reward_model_chooses_among_answers(tuned: Path, tmp_path: Pa
 
 
 def evaluate(*arguments: str) -> None:
-    spec = importlib.util.spec_from_file_location("language", ROOT / "scripts" / "evaluate_language.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    config.main("evaluate_language", module.Config, {}, module.main, arguments)
+    command_line.call("evaluate_language", *arguments)
 
 
 def test_one_model_is_compared_with_another(pairs: Path, tuned: Path, tmp_path: Path):

@@ -1,6 +1,5 @@
 """Every script as a user runs it: two steps on data made here, and the mistakes that users make."""
 
-import importlib.util
 import json
 import os
 import signal
@@ -9,7 +8,6 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import h5py
@@ -19,8 +17,9 @@ from omegaconf import OmegaConf
 
 from embodied_rl.data.minari_io import load
 from rl_core import config
+from tests.command_line import ROOT, call, groups
+from tests.command_line import load as load_script
 
-ROOT = Path(__file__).resolve().parents[2]
 DATASET = "desk/lift_block/tiny-v0"
 RECIPE_SCRIPTS = {  # what each must be given besides a recipe
     "train_offline": ["data.id=x/y-v0"],
@@ -32,37 +31,15 @@ RECIPE_SCRIPTS = {  # what each must be given besides a recipe
 QUICK = ["run.steps=2", "run.threads=1", "eval.episodes=2", "eval.curve_episodes=1", "eval.videos=0"]
 
 
-def load_script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"scripts_{name}", ROOT / "scripts" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-def groups(module: ModuleType) -> dict[str, dict[str, type]]:
-    if hasattr(module, "ALGORITHMS"):
-        return {"algo": {name: getattr(a, "Config", a) for name, a in module.ALGORITHMS.items()}}
-    return {}
-
-
 def run_script(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOT / "scripts" / f"{name}.py"), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=240)
 
 
-def call_script(name: str, *arguments: str) -> None:
-    """Run a script in this process, which spares its imports."""
-    module = load_script(name)
-    config.main(name, module.Config, groups(module), module.main, arguments)
-
-
 @pytest.fixture(scope="session")
 def datasets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("datasets")
-    call_script("collect_demos", f"data.id={DATASET}", f"data.root={root}", "episodes=4", "noise=[0,0.3]")
+    call("collect_demos", f"data.id={DATASET}", f"data.root={root}", "episodes=4", "noise=[0,0.3]")
     return root
 
 
@@ -85,25 +62,25 @@ def test_train_online_runs_every_algorithm(tmp_path: Path, algo: str):
         "run.eval_every=1",
         *rollout,
     ]
-    call_script("train_online", *arguments, *QUICK)
+    call("train_online", *arguments, *QUICK)
     run = tmp_path / "run"
     assert json.loads((run / "eval.json").read_text())["overall"]["n_episodes"] == 2
     assert (run / "policy" / "model.safetensors").exists()
     assert "eval/success" in (run / "report.html").read_text()
     with pytest.raises(SystemExit):
-        call_script("train_online", *arguments, *QUICK)  # the directory holds this run already
+        call("train_online", *arguments, *QUICK)  # the directory holds this run already
 
 
 @pytest.mark.parametrize("algo", ["iql", "td3_bc"])
 def test_an_offline_run_goes_on_online_and_resumes(datasets: Path, tmp_path: Path, algo: str):
     data = [f"data.id={DATASET}", f"data.root={datasets}", "data.normalize_obs=true", "data.reward_scale=2"]
     small = [f"algo={algo}", "algo.hidden=[8]", "algo.batch_size=16"]
-    call_script("train_offline", *small, *data, f"run.dir={tmp_path / 'offline'}", *QUICK)
+    call("train_offline", *small, *data, f"run.dir={tmp_path / 'offline'}", *QUICK)
     rollout = ["rollout.num_envs=2", "rollout.horizon=3", "rollout.threads=1", "run.checkpoint_every=2"]
     common = ["algo=finetune", f"algo.offline_run={tmp_path / 'offline'}", *rollout, *QUICK]
-    call_script("train_online", *common, f"run.dir={tmp_path / 'whole'}", "run.steps=4")
-    call_script("train_online", *common, f"run.dir={tmp_path / 'halves'}")
-    call_script("train_online", *common, f"run.dir={tmp_path / 'halves'}", "run.steps=4", "run.resume=true")
+    call("train_online", *common, f"run.dir={tmp_path / 'whole'}", "run.steps=4")
+    call("train_online", *common, f"run.dir={tmp_path / 'halves'}")
+    call("train_online", *common, f"run.dir={tmp_path / 'halves'}", "run.steps=4", "run.resume=true")
     whole, halves = (
         (tmp_path / name / "policy/model.safetensors").read_bytes() for name in ("whole", "halves")
     )
@@ -112,19 +89,19 @@ def test_an_offline_run_goes_on_online_and_resumes(datasets: Path, tmp_path: Pat
     rows = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if "eval/success" in row] == [0, 1, 2, 4]  # before the first step too
     with pytest.raises(SystemExit):  # a word that its algorithm does not know
-        call_script("train_online", *common, f"run.dir={tmp_path / 'no'}", "algo.change={expectle: 0.9}")
+        call("train_online", *common, f"run.dir={tmp_path / 'no'}", "algo.change={expectle: 0.9}")
 
 
 @pytest.mark.parametrize("algo", ["bc", "td3_bc", "iql", "cql"])
 def test_train_offline_runs_every_algorithm(datasets: Path, tmp_path: Path, algo: str):
     arguments = [f"algo={algo}", f"data.id={DATASET}", f"data.root={datasets}", f"run.dir={tmp_path / 'run'}"]
-    call_script("train_offline", *arguments, *QUICK)
+    call("train_offline", *arguments, *QUICK)
     run = tmp_path / "run"
     assert (run / "policy" / "model.safetensors").exists()
     assert json.loads((run / "eval.json").read_text())["overall"]["n_episodes"] == 2
     assert "data:" in (run / "config.yaml").read_text()
     assert (run / "report.html").stat().st_size > 1000
-    call_script("evaluate", f"policy={run}", f"out={tmp_path / 'again'}", *QUICK[2:])
+    call("evaluate", f"policy={run}", f"out={tmp_path / 'again'}", *QUICK[2:])
     assert (tmp_path / "again" / "eval.json").exists()
 
 
@@ -139,9 +116,9 @@ def test_training_evaluates_in_the_datasets_own_environment(
     tmp_path: Path, env: list[str], expected: dict[str, Any]
 ):
     data = ["data.id=desk/other/tiny-v0", f"data.root={tmp_path}"]
-    call_script("collect_demos", *data, *env, "episodes=2")
+    call("collect_demos", *data, *env, "episodes=2")
     arguments = ["algo=bc", *data, f"data.cache_root={tmp_path / 'cache'}", f"run.dir={tmp_path / 'run'}"]
-    call_script("train_offline", *arguments, *QUICK)
+    call("train_offline", *arguments, *QUICK)
     assert (tmp_path / "cache" / "desk").is_dir()
     content = json.loads((tmp_path / "run" / "eval.json").read_text())
     assert content["settings"]["env_kwargs"] == expected
@@ -163,9 +140,9 @@ def sac(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_collect_demos_and_evaluate_take_an_sb3_file(sac: Path, tmp_path: Path):
     model = [f"policy={sac / 'model.zip'}", "trust=true", "env.id=Pendulum-v1"]
-    call_script("collect_demos", *model, "data.id=pendulum/sac-v0", f"data.root={tmp_path}", "episodes=2")
+    call("collect_demos", *model, "data.id=pendulum/sac-v0", f"data.root={tmp_path}", "episodes=2")
     assert (tmp_path / "pendulum" / "sac-v0" / "data").is_dir()
-    call_script("evaluate", *model, f"out={tmp_path / 'out'}", "eval.episodes=2")
+    call("evaluate", *model, f"out={tmp_path / 'out'}", "eval.episodes=2")
     assert (tmp_path / "out" / "eval.json").exists()
 
 
@@ -204,17 +181,17 @@ def test_import_dataset_reads_every_format_and_it_trains(
     if write:
         write(path)
     data = ["data.id=other/set-v0", f"data.root={tmp_path}"]
-    call_script("import_dataset", f"format={file_format}", f"path={path}", *data, *options)
+    call("import_dataset", f"format={file_format}", f"path={path}", *data, *options)
     place = [f"env.id={env}"] if env else []
-    call_script("train_offline", "algo=bc", *data, *place, f"run.dir={tmp_path / 'run'}", *QUICK)
+    call("train_offline", "algo=bc", *data, *place, f"run.dir={tmp_path / 'run'}", *QUICK)
     assert (tmp_path / "run" / "policy" / "model.safetensors").exists()
     assert (tmp_path / "run" / "eval.json").exists() == (env is not None)
 
 
 def test_export_dataset_and_back(datasets: Path, tmp_path: Path):
     there, root = f"path={tmp_path / 'lerobot'}", f"data.root={tmp_path}"
-    call_script("export_dataset", f"data.id={DATASET}", f"data.root={datasets}", there)
-    call_script("import_dataset", "format=lerobot", there, "data.id=again/tiny-v0", root)
+    call("export_dataset", f"data.id={DATASET}", f"data.root={datasets}", there)
+    call("import_dataset", "format=lerobot", there, "data.id=again/tiny-v0", root)
     first, second = load(DATASET, datasets), load("again/tiny-v0", tmp_path)
     np.testing.assert_array_equal(first.actions, second.actions)
     one, other = (data.episode(3)["observations"]["observation"] for data in (first, second))
@@ -238,7 +215,7 @@ def test_evaluate_runs_the_expert(tmp_path: Path):
 
 def test_evaluations_of_two_policies_do_not_mix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-    call_script("evaluate", "policy=expert", "eval.episodes=1", "eval.videos=0")
+    call("evaluate", "policy=expert", "eval.episodes=1", "eval.videos=0")
     assert (tmp_path / "runs" / "evaluate" / "expert" / "eval.json").exists()
 
 
@@ -246,11 +223,9 @@ def test_import_dataset_reads_the_door_demonstrations(tmp_path: Path):
     demos = ROOT.parent / "shared" / "data" / "adroit-door-human" / "demos.npz"
     if not demos.exists():
         pytest.skip(f"the door demonstrations are not at {demos}")
-    call_script(
-        "import_dataset", "format=door", f"path={demos}", "data.id=door/human-v0", f"data.root={tmp_path}"
-    )
+    call("import_dataset", "format=door", f"path={demos}", "data.id=door/human-v0", f"data.root={tmp_path}")
     arguments = ["algo=bc", "data.id=door/human-v0", f"data.root={tmp_path}", f"run.dir={tmp_path / 'run'}"]
-    call_script("train_offline", *arguments, *QUICK)
+    call("train_offline", *arguments, *QUICK)
     assert json.loads((tmp_path / "run" / "eval.json").read_text())["overall"]["normalized_score"] is not None
 
 
@@ -343,7 +318,7 @@ def test_a_mistake_gets_a_sentence(
     if script == "train_offline":
         arguments = [*arguments, f"data.root={datasets}"]
     with pytest.raises(SystemExit) as exit_info:
-        call_script(script, *arguments)
+        call(script, *arguments)
     assert exit_info.value.code == 2
     error = capsys.readouterr().err
     assert message in error
@@ -357,7 +332,7 @@ def test_an_interrupted_training_resumes_to_the_same_policy(datasets: Path, tmp_
         settings = ["run.steps=400", "run.log_every=1", "run.eval_every=400", f"run.dir={directory}", *quick]
         return [f"data.id={DATASET}", f"data.root={datasets}", "algo.hidden=[16]", *settings]
 
-    call_script("train_offline", *command(tmp_path / "whole"))
+    call("train_offline", *command(tmp_path / "whole"))
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "scripts" / "train_offline.py"), *command(tmp_path / "parts")],
         cwd=ROOT,
@@ -372,7 +347,7 @@ def test_an_interrupted_training_resumes_to_the_same_policy(datasets: Path, tmp_
     _, error = process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGTERM, error
     assert "run.resume=true" in error
-    call_script("train_offline", *command(tmp_path / "parts"), "run.resume=true")
+    call("train_offline", *command(tmp_path / "parts"), "run.resume=true")
     whole, parts = (
         (tmp_path / name / "policy" / "model.safetensors").read_bytes() for name in ("whole", "parts")
     )

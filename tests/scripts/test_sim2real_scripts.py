@@ -1,29 +1,15 @@
 """The command lines of identification and transfer: what they compose."""
 
-import importlib.util
-from pathlib import Path
-from types import ModuleType
-
 import pytest
 
 from embodied_rl.online import ppo
 from rl_core import config
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"script_{name}", ROOT / "scripts" / f"{name}.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from tests import command_line
 
 
 def compose(name: str, *overrides: str):
     groups = {"transfer": {"algo": {"ppo": ppo.Config}}, "identify_system": {}}
-    return config.parse(name, script(name).Config, groups[name], overrides)
+    return config.parse(name, command_line.load(name).Config, groups[name], overrides)
 
 
 def test_transfer_composes_its_recipe_and_a_preset():

@@ -1,24 +1,16 @@
 """`scripts/simulate.py` as a user runs it."""
 
-import importlib.util
-import sys
-from pathlib import Path
+from functools import partial
 
 import pytest
 
 from embodied_rl.eval import demonstrate
-from rl_core import config
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests import command_line
 
 
 @pytest.fixture(scope="module")
 def simulate():
-    spec = importlib.util.spec_from_file_location("scripts_simulate", ROOT / "scripts/simulate.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return lambda *arguments: config.main("simulate", module.Config, {}, module.main, arguments)
+    return partial(command_line.call, "simulate")
 
 
 @pytest.fixture

@@ -140,7 +140,11 @@ def test_gymnasium_checks_and_makes_image_environments():
 
 def test_stable_baselines_learns_from_images():
     env = make_vec_env(DeskEnv, n_envs=2, env_kwargs={"obs": "rgb", "image_size": 36, "max_episode_steps": 4})
-    PPO("MultiInputPolicy", env, n_steps=4, batch_size=4, n_epochs=1, seed=0).learn(8)
+    model = PPO("MultiInputPolicy", env, n_steps=4, batch_size=4, n_epochs=1, seed=0)
+    before = model.policy.action_net.weight.detach().clone()
+    model.learn(8)
+    assert model.num_timesteps == 8
+    assert not (model.policy.action_net.weight == before).all()
 
 
 @pytest.mark.parametrize(
