@@ -19,9 +19,10 @@ from benchmarks import record
 from embodied_rl.data import collect, minari_io
 from embodied_rl.data.recorder import Recorder
 from embodied_rl.eval.statistics import bootstrap_mean, wilson
+from embodied_rl.sim2real.belief import Fit
 from embodied_rl.sim2real.excitation import Excitation
 from embodied_rl.sim2real.replay import Motion, motion_of
-from embodied_rl.sim2real.sysid import Fit, identify
+from embodied_rl.sim2real.sysid import identify
 from envs.suites import DESK, make_vec
 
 RANGES = {

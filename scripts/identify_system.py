@@ -12,9 +12,10 @@ from embodied_rl.data import collect, minari_io
 from embodied_rl.data.recorder import Recorder, Target
 from embodied_rl.eval import figures, report
 from embodied_rl.sim2real import figures as own_figures
+from embodied_rl.sim2real.belief import Belief
 from embodied_rl.sim2real.excitation import Excitation
 from embodied_rl.sim2real.replay import motion_of
-from embodied_rl.sim2real.sysid import Belief, identify
+from embodied_rl.sim2real.sysid import identify
 from envs.suites import DESK, make_vec
 from rl_core import config
 from rl_core.progress import console

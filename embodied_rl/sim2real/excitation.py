@@ -13,7 +13,9 @@ from envs.desk.scene import CONTROL_STEPS, DESK, PHYSICS_STEP
 
 _SINUSOIDS = 3
 _RATES = (2.0, 18.0)  # rad/s; half the control rate's Nyquist frequency, so that servos must accelerate
-_AMPLITUDE = 0.9
+# Of each sinusoid. Three times as much and servos come to their force limits and chatter: then the encoders'
+# noise is amplified by what the replay makes of it, and fits scatter several times as far.
+_AMPLITUDE = 0.3
 _CLEAR = 0.12  # metres above the desk, under which the hand is sent up: free motion is what is replayed well
 
 

@@ -7,8 +7,8 @@ import numpy as np
 from embodied_rl.eval.figures import Inline, bands, bars, lines
 from embodied_rl.eval.statistics import Interval
 from embodied_rl.sim2real.adr import Adr
+from embodied_rl.sim2real.belief import Fit
 from embodied_rl.sim2real.replay import Motion, Replay
-from embodied_rl.sim2real.sysid import Fit
 
 _SHOWN = 100  # steps
 

@@ -30,7 +30,7 @@ from rl_core.config import choice, require
 Floats = NDArray[np.float64]
 
 CHANNELS = ("joints", "width", "blocks", "furniture")  # fields of the observation that can be compared
-CORRECTIONS = (1.0, 0.5, 0.2)  # first the smoothest problem, at the end the one with the least noise
+CORRECTIONS = (1.0, 0.2)  # first the smoothest problem, at the end the one with the least noise
 _POSITIONS = mujoco.mjtStage.mjSTAGE_POS.value
 _SECONDS = CONTROL_STEPS * PHYSICS_STEP  # per action
 _NUM_JOINTS = 7

@@ -30,13 +30,14 @@ from embodied_rl.online.rollout import Config as RolloutConfig
 from embodied_rl.online.rollout import world_of
 from embodied_rl.sim2real import adr as adrs
 from embodied_rl.sim2real import randomization
+from embodied_rl.sim2real.belief import Belief
 from embodied_rl.sim2real.excitation import Excitation
 from embodied_rl.sim2real.figures import adr_figures
 from embodied_rl.sim2real.models import make_randomized, parameters_of
 from embodied_rl.sim2real.randomization import Draw, Randomization, Sampler
 from embodied_rl.sim2real.realities import HELD_OUT, Reality, open_reality
 from embodied_rl.sim2real.replay import Motion
-from embodied_rl.sim2real.sysid import Belief, identify
+from embodied_rl.sim2real.sysid import identify
 from envs.suites import DESK
 from rl_core import run as runs
 from rl_core.config import choice, require

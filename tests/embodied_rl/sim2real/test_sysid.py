@@ -8,11 +8,12 @@ import pytest
 from embodied_rl.data import collect, minari_io
 from embodied_rl.data.recorder import Recorder
 from embodied_rl.eval import figures, report
+from embodied_rl.sim2real.belief import Belief, Fit
 from embodied_rl.sim2real.excitation import Excitation
 from embodied_rl.sim2real.figures import fit_figures
 from embodied_rl.sim2real.randomization import Randomization
 from embodied_rl.sim2real.replay import Motion, Replay, motion_of
-from embodied_rl.sim2real.sysid import Belief, Fit, _clusters, _share_left, identify
+from embodied_rl.sim2real.sysid import identify
 from envs.desk.parameters import table
 from envs.desk.scene import shared_model
 from envs.suites import DESK, make_vec
@@ -71,21 +72,6 @@ def test_what_the_motion_does_not_excite_is_no_number(motion: Motion):
     assert "mass_red: not identifiable" in found.summary()
 
 
-def test_share_of_uncertainty_left_by_hand():
-    jacobian = np.array([[100.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, 0.0, 1.0]])
-    left = _share_left(jacobian)
-    assert left[0] == pytest.approx((1e4 + 12) ** -0.5 * 12**0.5)
-    assert left[1] == pytest.approx(1.0)
-    assert left[2] == pytest.approx((12 / 14) ** 0.5)
-    twins = _share_left(np.array([[100.0, 100.0]]))  # only the sum is known
-    assert twins == pytest.approx([0.5**0.5] * 2, rel=1e-3)
-
-
-def test_clusters_stay_within_episodes():
-    running = np.arange(12) < np.array([[12], [3]])
-    assert _clusters(running).tolist() == [0] * 10 + [1] * 2 + [2] * 3
-
-
 @pytest.mark.parametrize(
     ("names", "options", "words"),
     [
@@ -93,7 +79,11 @@ def test_clusters_stay_within_episodes():
         ([], {}, "at least one name"),
         (["arm_gain"], {"channels": ["joint"]}, "did you mean 'joints'"),
         (["arm_gain"], {"start": {"link_mas": 1.0}}, "did you mean 'link_mass'"),
-        (["arm_gain", "link_mass", "arm_damping"], {}, "motion='5.0 s': must be over 6 s for 3"),
+        (
+            ["arm_gain", "link_mass", "arm_damping"],
+            {},
+            "must be over 6 stretches of a second for 3",
+        ),
     ],
 )
 def test_bad_requests(motion: Motion, names, options, words):
