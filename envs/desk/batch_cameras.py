@@ -15,9 +15,10 @@ from mujoco.batch import Batch
 from numpy.typing import NDArray
 
 from envs.desk import shading
+from envs.desk.backgrounds import Background, is_still
 from envs.desk.cameras import Quality, check_size, find_camera, geom_colors, sky, thread_pool
 from envs.desk.scanline import Surfaces
-from envs.desk.shapes import shapes_of
+from envs.desk.shapes import Shapes, shapes_of
 from envs.desk.textures import Textures
 
 Floats = NDArray[np.float64]
@@ -46,11 +47,12 @@ class BatchCameras:
         self._batch, self._model = batch, batch.model
         self._pool = thread_pool(num_threads)
         self._geoms = np.flatnonzero(np.isin(batch.model.geom_group, quality.groups))
-        shapes = [
-            replace(shape, geoms=np.searchsorted(self._geoms, shape.geoms))
-            for shape in shapes_of(batch.model, self._geoms)
-        ]
-        self._surfaces = Surfaces(shapes)
+        still = is_still(batch.model)[batch.model.geom_bodyid[self._geoms]]
+        self._still = np.flatnonzero(still)
+        fixed, moving = self._shapes(self._geoms[still]), self._shapes(self._geoms[~still])
+        self._surfaces = Surfaces([*fixed, *moving])
+        self._layers = (Surfaces(moving), Surfaces(fixed)) if fixed and moving else None
+        self._backgrounds: dict[tuple[int, int, int], Background] = {}  # by camera, height and width
         self._shadows = self._surfaces if quality.shadows else None
         self._textures = Textures(batch.model, self._geoms) if quality.textures else None
         self._lights = np.flatnonzero(batch.model.light_active)
@@ -58,6 +60,11 @@ class BatchCameras:
             name: batch.bind(name)
             for name in ("geom_xpos", "geom_xmat", "cam_xpos", "cam_xmat", "light_xpos", "light_xdir")
         }
+
+    def _shapes(self, geoms: Ints) -> list[Shapes]:
+        """Surfaces of some geoms, which they number as this class does."""
+        shapes = shapes_of(self._model, geoms)
+        return [replace(shape, geoms=np.searchsorted(self._geoms, shape.geoms)) for shape in shapes]
 
     def draw(self, camera: str | int, height: int, width: int, sims: Ints | None = None) -> Images:
         """Images of the simulations `sims`, or of all.
@@ -68,15 +75,28 @@ class BatchCameras:
         number = find_camera(self._model, camera)
         if sims is None:
             sims = np.arange(self._batch.nsim)
+        background = self._background(number, height, width)
         parts = [sims[first : first + _AT_ONCE] for first in range(0, len(sims), _AT_ONCE)]
-        images = list(self._pool.map(lambda part: self._draw(number, height, width, part), parts))
+        images = list(self._pool.map(lambda part: self._draw(number, height, width, part, background), parts))
         return Images(
             rgb=np.concatenate([part.rgb for part in images]),
             depth=np.concatenate([part.depth for part in images]),
             segmentation=np.concatenate([part.segmentation for part in images]),
         )
 
-    def _draw(self, camera: int, height: int, width: int, sims: Ints) -> Images:
+    def _background(self, camera: int, height: int, width: int) -> Background | None:
+        """What is kept of the camera's images; None for one that moves."""
+        model, key = self._model, (camera, height, width)
+        fixed = model.cam_mode[camera] == mujoco.mjtCamLight.mjCAMLIGHT_FIXED.value
+        if not (self._layers and fixed and is_still(model)[model.cam_bodyid[camera]]):
+            return None
+        if key not in self._backgrounds:
+            self._backgrounds[key] = Background(*self._layers, self._still, self._batch.nsim)
+        return self._backgrounds[key]
+
+    def _draw(
+        self, camera: int, height: int, width: int, sims: Ints, background: Background | None
+    ) -> Images:
         eyes = shading.Eyes(
             pos=self._bound["cam_xpos"][sims, camera],
             axes=self._bound["cam_xmat"][sims, camera].reshape(-1, 3, 3),
@@ -85,7 +105,8 @@ class BatchCameras:
             width=width,
         )
         things = self._things(sims)
-        hits = self._surfaces.cast(shading.views(eyes, things))
+        views = shading.views(eyes, things)
+        hits = background.cast(views, sims) if background else self._surfaces.cast(views)
         nothing = hits.inverse_depth == 0
         with np.errstate(divide="ignore"):
             depth = np.float32(1) / hits.inverse_depth
@@ -108,8 +129,9 @@ class BatchCameras:
 
     def _things(self, sims: Ints) -> shading.Things:
         model, lights, head = self._model, self._lights, self._model.vis.headlight
-        own = self._field("light_diffuse", sims)[:, lights]
+        ambient = head.ambient + self._field("light_ambient", sims)[:, lights].sum(axis=1, keepdims=True)
         first = np.broadcast_to(np.asarray(head.diffuse) * bool(head.active), (len(sims), 1, 3))
+        own = self._field("light_diffuse", sims)[:, lights]
         return shading.Things(
             pos=self._bound["geom_xpos"][sims[:, None], self._geoms],
             rot=self._bound["geom_xmat"][sims[:, None], self._geoms].reshape(len(sims), -1, 3, 3),
@@ -121,6 +143,5 @@ class BatchCameras:
             light_dir=self._bound["light_xdir"][sims[:, None], lights],
             directional=model.light_type[lights] == mujoco.mjtLightType.mjLIGHT_DIRECTIONAL.value,
             casting=model.light_castshadow[lights].astype(np.bool_),
-            diffuse=np.concatenate([first, own], axis=1),
-            ambient=head.ambient + self._field("light_ambient", sims)[:, lights].sum(axis=1),
+            brightness=np.concatenate([ambient, first, own], axis=1),
         )

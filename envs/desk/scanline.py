@@ -40,6 +40,17 @@ class Views:
     eye: Floats  # [n, G, 3] in the geom's frame
     seen: NDArray[np.bool_]  # [n, G] False where the geom cannot be in the image
 
+    def take(self, rows: Ints) -> Views:
+        """Some of the images."""
+        return Views(
+            height=self.height,
+            width=self.width,
+            matrix=self.matrix[rows],
+            origin=self.origin[rows],
+            eye=self.eye[rows],
+            seen=self.seen[rows],
+        )
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Hits:

@@ -61,8 +61,7 @@ class Things:
     light_dir: Floats  # [n, L, 3]
     directional: NDArray[np.bool_]  # [L] whose rays are parallel
     casting: NDArray[np.bool_]  # [L] whose light things stand in
-    diffuse: Floats  # [n, 1 + L, 3] colours of the headlight and the lights
-    ambient: Floats  # [n, 3]
+    brightness: Floats  # [n, 2 + L, 3] colours of the ambient light, the headlight and the lights
 
 
 def views(eyes: Eyes, things: Things) -> Views:
@@ -95,9 +94,9 @@ def shade(eyes: Eyes, things: Things, hits: Hits, depth: Singles, surfaces: Surf
     along = x * x + y * y + 1  # squared length of a ray to a depth of one metre
     normal, offset = _planes(things, hits)
     num_lights = len(things.directional)
-    amount = np.empty((*depth.shape, 1 + num_lights), np.float32)
+    amount = np.ones((*depth.shape, 2 + num_lights), np.float32)
     above = _dot(normal, eyes.pos.T.take(hits.image, axis=1)) - offset
-    amount[..., 0] = above.astype(np.float32).take(hits.triangle) * hits.inverse_depth / np.sqrt(along)
+    amount[..., 1] = above.astype(np.float32).take(hits.triangle) * hits.inverse_depth / np.sqrt(along)
     for light in range(num_lights):
         if things.directional[light]:
             above = -_dot(normal, things.light_dir[:, light].T.take(hits.image, axis=1))
@@ -110,9 +109,8 @@ def shade(eyes: Eyes, things: Things, hits: Hits, depth: Singles, surfaces: Surf
             lit /= np.sqrt(depth * (depth * along - 2 * (x * a + y * b - c)) + (a * a + b * b + c * c))
         if surfaces is not None and things.casting[light]:
             lit *= _lit(eyes, things, depth, surfaces, light)
-        amount[..., 1 + light] = lit
-    total = amount.reshape(len(depth), -1, 1 + num_lights) @ things.diffuse.astype(np.float32)
-    total += things.ambient[:, None].astype(np.float32)
+        amount[..., 2 + light] = lit
+    total = amount.reshape(len(depth), -1, 2 + num_lights) @ things.brightness.astype(np.float32)
     color = things.colors[hits.image, hits.geom, :3].astype(np.float32).take(hits.triangle, axis=0)
     if things.textures:
         _paint(color, eyes, things, things.textures, hits, depth)

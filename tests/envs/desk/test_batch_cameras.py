@@ -5,6 +5,7 @@ from mujoco.batch import Batch
 
 from envs.desk.batch_cameras import BatchCameras, Images
 from envs.desk.cameras import Quality, render
+from envs.desk.experts import Expert
 from envs.desk.scene import COARSE_GROUPS
 from envs.desk.vector import DeskVectorEnv
 
@@ -126,6 +127,27 @@ def test_parameters_of_each_simulation_are_seen():
     assert same > 0.995
     assert color <= 5
     assert (before.rgb[1] != after.rgb[1]).any()
+
+
+def test_what_is_kept_of_still_things_changes_no_bit():
+    env, keeping = desk_cameras(6)
+    batch = env.episodes.sim.batch
+    expert = Expert("place_block")
+    obs, _ = env.reset(seed=0)
+    some = np.array([1, 4, 5])
+    changes = ({}, {"camera_static_fovy": 30.0}, {"light_key_brightness": 0.2}, {"camera_static_x": 0.7})
+    for step, values in enumerate(changes):
+        for _ in range(4):
+            obs = env.step(expert.act(obs))[0]
+        env.set_parameters(values, np.arange(6) % 2 == 1)
+        batch.forward(stage=mujoco.mjtStage.mjSTAGE_POS.value)
+        fresh = BatchCameras(batch, quality=Quality(groups=COARSE_GROUPS), num_threads=1)
+        fresh._layers = None  # keeps nothing
+        batch.forward(stage=mujoco.mjtStage.mjSTAGE_POS.value)
+        sims = some if step % 2 else None
+        images, expected = (cameras.draw("static", 48, 64, sims) for cameras in (keeping, fresh))
+        for field in ("rgb", "depth", "segmentation"):
+            np.testing.assert_array_equal(getattr(images, field), getattr(expected, field))
 
 
 def test_an_eye_that_looks_at_nothing_sees_the_sky():
