@@ -43,22 +43,22 @@ class Disturbances:
             self._rngs[sim] = rng
             self._offset[sim] = rng.standard_normal(self._offset.shape[1:])
 
-    def _normal(self, name: str, shape: tuple[int, ...]) -> Floats | None:
-        """Noise `[N, *shape]` of the parameter's standard deviation; None where that is zero everywhere."""
-        std = self._values[name]
+    def _normal(self, name: str, shape: tuple[int, ...], sims: NDArray[np.int64]) -> Floats | None:
+        """Noise `[n, *shape]` of the parameter's standard deviation; None where that is zero everywhere."""
+        std = self._values[name][sims]
         if not std.any():
             return None
         out = np.zeros((len(std), *shape))
-        for sim in np.flatnonzero(std):
-            rng = self._rngs[sim]
+        for row in np.flatnonzero(std):
+            rng = self._rngs[sims[row]]
             assert rng is not None
-            out[sim] = std[sim] * rng.standard_normal(shape)
+            out[row] = std[row] * rng.standard_normal(shape)
         return out
 
     def act(self, actions: Floats) -> Floats:
         """Disturb actions `[N, 7]` that are about to be executed, and push objects meanwhile."""
         self._push()
-        noise = self._normal("action_noise", (6,))
+        noise = self._normal("action_noise", (6,), np.arange(len(actions)))
         if noise is None:
             return actions
         return np.concatenate([actions[:, :6] + noise, actions[:, 6:]], axis=1)
@@ -77,16 +77,19 @@ class Disturbances:
             if chance < rate[sim] * _STEP:
                 applied[sim, body, :2] = force[sim] * np.cos(angle), force[sim] * np.sin(angle)
 
-    def measure(self, hand: Hand, state: State) -> tuple[Hand, State]:
-        """What is observed of the true state; rewards and success are judged on the truth."""
-        joints = self._normal("joint_noise", hand.joints.shape[1:])
+    def measure(self, hand: Hand, state: State, sims: NDArray[np.int64]) -> tuple[Hand, State]:
+        """What is observed of the true state; rewards and success are judged on the truth.
+
+        Both hold the rows of the simulations `sims`, and only their generators are drawn from.
+        """
+        joints = self._normal("joint_noise", hand.joints.shape[1:], sims)
         if joints is not None:
             hand = replace(hand, joints=hand.joints + joints)
         blocks = state.block_pos.shape[1:]
-        noise, offset = self._normal("object_noise", blocks), self._values["object_offset"]
+        noise, offset = self._normal("object_noise", blocks, sims), self._values["object_offset"][sims]
         if noise is not None:
             state = replace(state, block_pos=state.block_pos + noise)
         if offset.any():
-            error = offset[:, None, None] * self._offset[:, : blocks[0]]
+            error = offset[:, None, None] * self._offset[sims, : blocks[0]]
             state = replace(state, block_pos=state.block_pos + error)
         return hand, state

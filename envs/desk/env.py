@@ -51,7 +51,7 @@ class DeskEnv(gym.Env):
             self.episodes.seed(np.array([0]), [seed])
             self._seeded = True
         obs = self.episodes.begin(np.array([0]))
-        return _first(obs), self._info(bool(self.episodes.success()[0]))
+        return _first(obs), self._info(bool(self.episodes.success(np.array([0]))[0]))
 
     def step(self, action: NDArray[Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
         """Apply an action `[7]` for 0.1 s."""

@@ -22,7 +22,7 @@ from envs.desk.sensing import Observation, Sensors
 from envs.desk.simulation import Simulation
 from envs.desk.situations import Situation
 from envs.desk.speech import Speaker
-from envs.desk.state import State
+from envs.desk.state import State, take
 from envs.desk.tasks import evaluate, find_tasks, succeeded
 
 
@@ -162,6 +162,8 @@ class Episodes:
 
         Returns everyone's observation.
         """
+        if self._obs is None and len(ids) < self.num_envs:
+            raise ValueError(f"ids={ids.tolist()}: the first reset must begin all {self.num_envs} episodes")
         # One generator per seed and episode: what an episode draws never depends on how the last one went.
         rngs = [np.random.default_rng([int(self._seeds[i]), int(self._played[i])]) for i in ids]
         if self.randomizer:
@@ -187,14 +189,21 @@ class Episodes:
 
     def _remember(self, hand: Hand, state: State, changed: NDArray[np.int64]) -> Observation:
         self._hand = hand
-        hand, state = self._disturbances.measure(hand, state)
-        self._obs = self._sensors.observe(hand, state, self._obs, changed)
-        return self._obs
+        if len(changed) < self.num_envs:
+            hand, state = take(hand, changed), take(state, changed)
+        seen = self._sensors.observe(*self._disturbances.measure(hand, state, changed), changed)
+        if self._obs is not None and len(changed) < self.num_envs:
+            # Nobody else's noise is drawn anew, or an episode would depend on when others end.
+            seen, rows = {key: value.copy() for key, value in self._obs.items()}, seen
+            for key, value in rows.items():
+                seen[key][changed] = value
+        self._obs = seen
+        return seen
 
-    def success(self) -> NDArray[np.bool_]:
-        """Whether each simulation's task is fulfilled at this moment, `[N]`."""
+    def success(self, sims: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether the tasks of the `n` simulations `sims` are fulfilled at this moment, `[n]`."""
         assert self._hand is not None
-        return succeeded(self.tasks, self.sim.task, self.sim.state(self._hand))
+        return succeeded(self.tasks, self.sim.task[sims], take(self.sim.state(self._hand), sims))
 
     def step(self, action: ArrayLike) -> Outcome:
         """Advance every simulation by one action, `[N, 7]` in [-1, 1].

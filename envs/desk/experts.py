@@ -11,7 +11,7 @@ from envs.desk.control import ACTION_DIM, MAX_ROTATION, MAX_TRANSLATION
 from envs.desk.observations import goal_layout, layout_size, observation_layout
 from envs.desk.rules import View
 from envs.desk.scene import DESK, Scene, find_scene
-from envs.desk.state import Floats
+from envs.desk.state import Floats, take
 from envs.desk.tasks import ANY, NONE, TASKS, families, find_tasks
 
 RULES = {name: task.rule for name, task in TASKS.items()}
@@ -73,7 +73,7 @@ class Expert:
             rows = np.flatnonzero(members[task])
             if not len(rows):
                 continue
-            command = family.rule(view.take(rows))
+            command = family.rule(take(view, rows))
             action[rows, :3] = command.move / MAX_TRANSLATION
             action[rows, 5] = command.turn / MAX_ROTATION
             action[rows, 6] = np.where(command.open, 1.0, -1.0)

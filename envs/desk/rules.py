@@ -7,14 +7,14 @@ imitation can represent. Everything is gripped by one movement: go above, line u
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from envs.desk import furniture as place
 from envs.desk.control import MAX_ROTATION, MAX_TRANSLATION
-from envs.desk.state import in_drawer, length, on_desk, quarter_turn, stacked
+from envs.desk.state import in_drawer, length, on_desk, quarter_turn, stacked, take
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -49,10 +49,6 @@ class View:
     furniture: Floats  # [N, 4] positions of `furniture.JOINTS`
     lights: Bools  # [N, 2]
     amount: Floats  # [N] `Task.amount`
-
-    def take(self, rows: NDArray[np.int64]) -> View:
-        """The same for some rows."""
-        return View(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 
     def grasped(self) -> Bools:
         """Whether the fingers are closed on the target."""
@@ -213,7 +209,7 @@ def unstack(view: View) -> Command:
     top = stacked(view.blocks, view.sizes)
     chosen = np.where(top.any(axis=1), top.argmax(axis=1), view.target)
     rows = np.arange(len(chosen))
-    view = view.take(rows)
+    view = take(view, rows)
     # Only the target's own heading is observed relative to the hand; another block's is near the start's.
     view.turn = np.where(chosen == view.target, view.turn, 0.0)
     view.block = view.blocks[rows, chosen] - view.hand

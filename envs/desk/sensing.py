@@ -124,26 +124,19 @@ class Sensors:
         boxes |= {f"{kind}_{camera}": of_kind[kind] for kind in self._images for camera in self._cameras}
         return spaces.Dict(boxes | ({"instruction": self._text} if self._text else {}))
 
-    def observe(self, hand: Hand, state: State, before: Observation | None, sims: Ints) -> Observation:
-        """Observation of all simulations; images of all but `sims` are those of `before`."""
+    def observe(self, hand: Hand, state: State, sims: Ints) -> Observation:
+        """Observation `[n, ...]` of the `n` simulations `sims`, whose rows `hand` and `state` hold."""
         vector = write_observation(self.layout, hand, state)
-        goal = write_goal(self.goal_layout, state, self._sim.tasks, self._sim.task)
+        goal = write_goal(self.goal_layout, state, self._sim.tasks, self._sim.task[sims])
         obs: Observation = {
             name: (goal if name == "desired_goal" else vector)[:, entries]
             for name, entries in self._numbers.items()
         }
         if self._text:
-            obs["instruction"] = self._sim.instructions.copy()
+            obs["instruction"] = self._sim.instructions[sims]
         for camera in self._cameras:
             drawn = self._draw(camera, *self._size, sims)
             for kind in self._images:
-                name, values = f"{kind}_{camera}", getattr(drawn, kind)
-                if kind == "depth":
-                    np.minimum(values, MAX_DEPTH, out=values)
-                if len(sims) == self._sim.num_sims:
-                    obs[name] = values
-                else:
-                    assert before is not None
-                    obs[name] = before[name].copy()
-                    obs[name][sims] = values
+                values = getattr(drawn, kind)
+                obs[f"{kind}_{camera}"] = np.minimum(values, MAX_DEPTH) if kind == "depth" else values
         return obs

@@ -14,9 +14,15 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 T = TypeVar("T", bound=np.generic)
+Record = TypeVar("Record")
 
 _ASIDE = 0.01  # metres between two blocks' sides from which neither is above the other
 _RESTING = 0.006  # metres a resting block's underside may be off its support
+
+
+def take(record: Record, rows: NDArray[np.int64]) -> Record:
+    """The same for some of the simulations; `record` is a dataclass of arrays `[N, ...]`."""
+    return type(record)(**{f.name: getattr(record, f.name)[rows] for f in fields(record)})  # type: ignore[arg-type]
 
 
 @dataclass(kw_only=True, slots=True)
@@ -39,10 +45,6 @@ class State:
     start_quat: Floats  # [N, K, 4]
     start_furniture: Floats  # [N, 4]
     start_lights: Bools  # [N, 2]
-
-    def take(self, rows: NDArray[np.int64]) -> State:
-        """The same for some of the simulations."""
-        return State(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 
     def of_target(self, values: NDArray[T]) -> NDArray[T]:
         """The target's row of a per-block array `[N, K, ...]`."""

@@ -20,7 +20,7 @@ from envs.desk.choices import at_least_one, check_choice
 from envs.desk.grammar import COLORS, HELDOUT_COLORS, HELDOUT_OBJECTS, SEEN_COLORS
 from envs.desk.scene import DESK, SCENES, Room, Scene
 from envs.desk.situations import DRAWER, GRIPPER, STACKED, TABLE, Conditions, Situation, holds
-from envs.desk.state import Bools, Floats, State, length
+from envs.desk.state import Bools, Floats, State, length, take
 
 _GOAL_SHIFT = 0.12  # a place goal is at least this far from where the block starts
 _GOAL_GAP = 0.10  # and from the other blocks
@@ -273,7 +273,7 @@ def _by_family(
     for task, members in groups:
         rows = np.flatnonzero(members[task_of])
         if len(rows):
-            yield task, rows, state if len(groups) == 1 else state.take(rows)
+            yield task, rows, state if len(groups) == 1 else take(state, rows)
 
 
 @cache

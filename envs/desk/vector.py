@@ -70,7 +70,7 @@ class DeskVectorEnv(VectorEnv):
             )
         self._set_seeds(seed)
         obs = self.episodes.begin(np.flatnonzero(mask))
-        return _copy(obs), self._infos(self.episodes.success())
+        return _copy(obs), self._infos(self.episodes.success(np.arange(self.num_envs)))
 
     def _set_seeds(self, seed: int | Sequence[int | None] | None) -> None:
         if seed is None and self._seeded:
@@ -100,8 +100,10 @@ class DeskVectorEnv(VectorEnv):
         final = self._final(outcome, ended)
         for call in [call for index, call in self.before_reset.items() if ended[index]]:
             call()
-        obs = self.episodes.begin(np.flatnonzero(ended))
-        infos = self._infos(np.where(ended, self.episodes.success(), outcome.success))
+        ids, success = np.flatnonzero(ended), outcome.success.copy()
+        obs = self.episodes.begin(ids)
+        success[ids] = self.episodes.success(ids)
+        infos = self._infos(success)
         infos |= {"reward_terms": outcome.terms, **final}
         return _copy(obs), outcome.reward, outcome.terminated, outcome.truncated, infos
 

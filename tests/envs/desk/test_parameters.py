@@ -209,6 +209,20 @@ def test_same_seed_same_bits_with_parameters_at_any_position():
     np.testing.assert_array_equal(play(one, 15)[:, 0], play(many, 15)[:, 3])
 
 
+def test_noise_of_one_episode_does_not_depend_on_when_others_end():
+    values = {"joint_noise": 0.01, "object_noise": 0.01}
+    envs = [DeskVectorEnv(2, num_threads=1) for _ in range(2)]
+    for env in envs:
+        env.set_parameters(values)
+        obs, _ = env.reset(seed=3)
+    before = obs["observation"].copy()
+    obs, _ = envs[1].reset(options={"reset_mask": np.array([True, False])})
+    np.testing.assert_array_equal(obs["observation"][1], before[1])
+    assert (obs["observation"][0] != before[0]).any()
+    after = [env.step(np.zeros((2, 7)))[0]["observation"][1] for env in envs]
+    np.testing.assert_array_equal(*after)
+
+
 def test_cameras_see_colours_lights_and_poses():
     env = DeskVectorEnv(4, num_threads=1)
     env.set_parameters({"color_desk_g": [0.66, 0.1, 0.66, 0.66], "light_key_brightness": [1, 1, 0.2, 1],
