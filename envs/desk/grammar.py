@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
+import numpy as np
+
 SEEN_COLORS, HELDOUT_COLORS = ("red", "blue", "pink"), ("green", "yellow", "purple")
 COLORS = SEEN_COLORS + HELDOUT_COLORS
 HELDOUT_OBJECTS = ("bowl", "cup", "mug")
@@ -194,12 +196,32 @@ def frames(text: str, *, heldout: bool, things: tuple[str, ...] = SEEN_COLORS) -
 
     `things` are the names of what lies on the desk, which clauses may tell to leave alone.
     """
+    for outer, clause, other, held in _choices(text, heldout, things):
+        yield Phrase(_dress(text, outer, clause, other), held)
+
+
+def draw_frame(
+    text: str, rng: np.random.Generator, *, heldout: bool, things: tuple[str, ...] = SEEN_COLORS
+) -> str:
+    """One of `frames`."""
+    choices = _choices(text, heldout, things)
+    return _dress(text, *choices[rng.integers(len(choices))][:3])
+
+
+def _dress(text: str, outer: str, clause: str, other: str) -> str:
+    return outer.format(s=clause.format(s=text, other=other))
+
+
+def _choices(text: str, heldout: bool, things: tuple[str, ...]) -> list[tuple[str, str, str, bool]]:
+    """Politeness, clause and what it is about, and whether the words are held out."""
     others = [thing if thing in HELDOUT_OBJECTS else f"{thing} block" for thing in things]
     others = [other for other in (*others, *_PARTS) if not set(other.split()) - {"block"} & set(text.split())]
     others = [other for other in others if not _same_device(other, text)]
-    for outer, clause, held in _frames(heldout):
-        for other in others if "{other}" in clause else [""]:
-            yield Phrase(outer.format(s=clause.format(s=text, other=other)), held)
+    return [
+        (outer, clause, other, held)
+        for outer, clause, held in _frames(heldout)
+        for other in (others if "{other}" in clause else [""])
+    ]
 
 
 @cache

@@ -26,7 +26,7 @@ from envs.desk.grammar import (
     OBJECT_TASKS,
     SEEN_COLORS,
     TASK_NAMES,
-    frames,
+    draw_frame,
     phrases,
 )
 from envs.desk.meaning import Meaning, normalise, understand, unknown_words
@@ -132,8 +132,7 @@ def say(
     text = source[rng.integers(len(source))]
     if rng.random() < 0.5:
         return text
-    dressed = list(frames(text, heldout=wording != "seen", things=things))
-    return dressed[rng.integers(len(dressed))].text
+    return draw_frame(text, rng, heldout=wording != "seen", things=things)
 
 
 def parse(instruction: str, *, human: Human | None = None) -> Meaning:

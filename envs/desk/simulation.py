@@ -231,8 +231,11 @@ class Simulation:
         """Measure every arm; `[N]` rows, copies that stay as they are when the simulation goes on."""
         pos, axis = self._site_pos.copy(), self._joint_axis
         # All are hinges, whose columns are axis x arm over axis: `Batch.jac` would do all kinematics again.
-        turning = np.cross(axis, pos[:, None] - self._joint_pos)
-        jac = np.ascontiguousarray(np.concatenate([turning, axis], axis=2).transpose(0, 2, 1))
+        arm = pos[:, None] - self._joint_pos
+        jac = np.empty((self.num_sims, 6, _NUM_JOINTS))
+        for i, j, k in ((0, 1, 2), (1, 2, 0), (2, 0, 1)):
+            jac[:, i] = axis[..., j] * arm[..., k] - axis[..., k] * arm[..., j]
+        jac[:, 3:] = axis.transpose(0, 2, 1)
         speed = np.ascontiguousarray(self._qvel[:, :_NUM_JOINTS, None])
         return Hand(
             joints=self._qpos[:, :_NUM_JOINTS].copy(),

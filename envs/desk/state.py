@@ -20,7 +20,7 @@ _ASIDE = 0.01  # metres between two blocks' sides from which neither is above th
 _RESTING = 0.006  # metres a resting block's underside may be off its support
 
 
-def take(record: Record, rows: NDArray[np.int64]) -> Record:
+def take(record: Record, rows: NDArray[np.int64] | slice) -> Record:
     """The same for some of the simulations; `record` is a dataclass of arrays `[N, ...]`."""
     return type(record)(**{f.name: getattr(record, f.name)[rows] for f in fields(record)})  # type: ignore[arg-type]
 

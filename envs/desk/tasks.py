@@ -270,10 +270,16 @@ def _by_family(
     tasks: Sequence[Task], task_of: NDArray[np.int64], state: State
 ) -> Iterator[tuple[Task, NDArray[np.int64], State]]:
     groups = families(tuple(tasks))
-    for task, members in groups:
-        rows = np.flatnonzero(members[task_of])
-        if len(rows):
-            yield task, rows, state if len(groups) == 1 else take(state, rows)
+    if len(groups) == 1:
+        yield groups[0][0], np.arange(len(task_of)), state
+        return
+    # Sorted once, every family is a slice, which costs no copy.
+    family = np.argmax([members for _, members in groups], axis=0)[task_of]
+    order = np.argsort(family, kind="stable")
+    state, ends = take(state, order), np.cumsum(np.bincount(family, minlength=len(groups)))
+    for (task, _), start, end in zip(groups, [0, *ends], ends, strict=False):
+        if start < end:
+            yield task, order[start:end], take(state, slice(start, end))
 
 
 @cache
