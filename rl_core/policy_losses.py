@@ -10,11 +10,16 @@ reduction. With `A` from `advantages`:
     GSPO     group_zscore   geometric_ratio          clipped_surrogate(3e-4, 4e-4)        sequence_mean
     GMPO     group_zscore   clipped_geometric_ratio  surrogate                            sequence_mean
     CISPO    group_zscore   token_ratio              cispo(0, 5)                          token_mean
+    SAPO     group_zscore   token_ratio              sapo                                 sequence_mean
+    VESPO    group_zscore   of the whole response    vespo                                token_mean
+    LUSPO    group_zscore   geometric_ratio          clipped_surrogate                    constant_mean(1)
     RLOO     leave_one_out  sequence_ratio           clipped_surrogate                    sequence_mean
     PPO      gae            token_ratio              clipped_surrogate (+ dual_clip)      token_mean
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
@@ -101,6 +106,31 @@ def cispo(
     The bounds are on the ratio itself; every token keeps a gradient, also one that PPO would clip away.
     """
     return ratio.detach().clamp(ratio_low, ratio_high) * reinforce(log_prob, advantage)
+
+
+def sapo(ratio: Tensor, advantage: Tensor, *, tau_up: float = 1.0, tau_down: float = 1.05) -> Tensor:
+    """`-A * 4 / tau * sigmoid(tau (ratio - 1))`, elementwise `[...]`: a soft gate (SAPO, arXiv:2511.20347).
+
+    At ratio 1 its gradient is that of the plain surrogate, away from it the gradient fades on both sides.
+    `tau` is `tau_up` where the advantage is positive, else `tau_down`; the defaults are the paper's.
+    """
+    tau = torch.where(advantage > 0, tau_up, tau_down)
+    return surrogate((tau * (ratio - 1.0)).sigmoid() * 4.0 / tau, advantage)
+
+
+def vespo(
+    log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, mask: Tensor | None = None
+) -> Tensor:
+    """REINFORCE weighted by `exp(lam + k log w - lam w)`, `[B, L]` (VESPO, arXiv:2602.10693).
+
+    `w` is the detached ratio of the whole response; the weight is 1 at `w = 1` and falls off on both sides,
+    with the paper's (k, lam) = (2, 3) where the advantage is not negative, else (3, 2).
+    """
+    log_ratio = _log_ratio(log_prob, old_log_prob, mask).detach().clamp(-20.0, 20.0)
+    log_w = masked_sum(log_ratio, mask, dim=-1).clamp(math.log(1e-8), 20.0).unsqueeze(-1)
+    up = advantage >= 0
+    k, lam = torch.where(up, 2.0, 3.0), torch.where(up, 3.0, 2.0)
+    return (lam + k * log_w - lam * log_w.exp()).exp() * reinforce(log_prob, advantage)
 
 
 def value_loss(value: Tensor, returns: Tensor) -> Tensor:

@@ -1,7 +1,11 @@
 """The scripts as modules: what tests of the command line call and compose without a new process."""
 
 import importlib.util
+import os
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 
@@ -32,3 +36,24 @@ def call(name: str, *arguments: str) -> None:
     """Run a script in this process, which spares its imports."""
     module = load(name)
     config.main(name, module.Config, groups(module), module.main, arguments)
+
+
+def interrupt(name: str, folder: Path, number: signal.Signals, *arguments: str) -> None:
+    """Run a script in a process of its own and stop it after the first row of metrics in its `folder`.
+
+    It must say how to go on, and exit with that signal's status.
+    """
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "scripts" / f"{name}.py"), *arguments],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    while not (folder / "metrics.jsonl").exists() and process.poll() is None:
+        time.sleep(0.005)
+    process.send_signal(number)
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 128 + number, error
+    assert "run.resume=true" in error

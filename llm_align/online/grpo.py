@@ -13,6 +13,9 @@
     rloo          arXiv:2402.14740  leave_one_out sequence          0.2           sequence   KL in the reward
     reinforce_pp  arXiv:2501.03262  batch        token              0.2           token      KL in the reward
     cispo         arXiv:2506.13585  zscore       token              0 .. 5        token      surrogate cispo
+    sapo          arXiv:2511.20347  zscore       token              none          sequence   surrogate sapo
+    vespo         arXiv:2602.10693  zscore       of the response    none          token      surrogate vespo
+    luspo         arXiv:2602.05261  zscore       geometric          3e-4 / 4e-4   sum
 
 Departures: the sampler's log-probabilities are the old ones (no second pass). Rows of advantage 0 have no
 gradient unless there is a KL loss, so they are not run; they count in the denominators as before. The KL
@@ -74,11 +77,11 @@ class Config:
     )
     advantage: str = "zscore"
     ratio: str = "token"
-    surrogate: str = "clip"  # clip | none | cispo (bounds on the ratio itself)
+    surrogate: str = "clip"  # clip | none | cispo (bounds on the ratio itself) | sapo | vespo
     clip_low: float = 0.2
     clip_high: float = 0.2
     dual_clip: float = math.inf  # above 1: cap of the ratio where the advantage is negative
-    reduction: str = "sequence"  # sequence | token | constant (the length limit)
+    reduction: str = "sequence"  # sequence | token | constant (the length limit) | sum (over a response)
     entropy_coef: float = 0.0
     kl: KL = field(default_factory=KL)
     refill: int = 0  # DAPO: at most so many more rollouts to replace groups of equal rewards
@@ -91,8 +94,8 @@ class Config:
         """Check words and ranges."""
         choice("algo.advantage", self.advantage, ADVANTAGES)
         choice("algo.ratio", self.ratio, RATIOS)
-        choice("algo.surrogate", self.surrogate, ["clip", "none", "cispo"])
-        choice("algo.reduction", self.reduction, ["sequence", "token", "constant"])
+        choice("algo.surrogate", self.surrogate, ["clip", "none", "cispo", "sapo", "vespo"])
+        choice("algo.reduction", self.reduction, ["sequence", "token", "constant", "sum"])
         choice("algo.keep_by", self.keep_by, ["length", "efficiency"])
         for name in ("lr", "max_grad_norm"):
             require(getattr(self, name) > 0, f"algo.{name}", getattr(self, name), "> 0")
@@ -104,6 +107,8 @@ class Config:
         require(self.dual_clip > 1, "algo.dual_clip", self.dual_clip, "> 1")
         twice = self.ratio == "clipped_geometric" and self.surrogate != "none"
         require(not twice, "algo.surrogate", self.surrogate, "none: clipped_geometric has clipped already")
+        own = self.surrogate != "vespo" or self.ratio == "token"
+        require(own, "algo.ratio", self.ratio, "token: vespo makes the whole response's ratio itself")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -160,6 +165,8 @@ def policy_loss(
 ) -> Tensor:
     """The elementwise loss `[B, L]` of the configured ratio and surrogate; advantage `[B]`."""
     spread = advantage[:, None].expand_as(log_prob)
+    if cfg.surrogate == "vespo":
+        return losses.vespo(log_prob, old_log_prob, spread, mask)
     clips = {"clip_low": cfg.clip_low, "clip_high": cfg.clip_high}
     if cfg.ratio == "clipped_geometric":
         ratio = losses.clipped_geometric_ratio(log_prob, old_log_prob, spread, mask, **clips)
@@ -168,6 +175,8 @@ def policy_loss(
     if cfg.surrogate == "cispo":
         bounds = {"ratio_low": cfg.clip_low, "ratio_high": cfg.clip_high}
         loss = losses.cispo(ratio, log_prob, spread, **bounds)
+    elif cfg.surrogate == "sapo":
+        loss = losses.sapo(ratio, spread)
     elif cfg.surrogate == "clip":
         loss = losses.clipped_surrogate(ratio, spread, **clips)
     else:
@@ -181,9 +190,9 @@ def reduce(loss: Tensor, mask: Tensor, batch: Batch, cfg: Config) -> Tensor:
     if cfg.reduction == "token":
         return token_mean(loss, mask, num_tokens=batch.num_tokens * share)
     weight = len(loss) / (batch.num_rows * share)
-    if cfg.reduction == "constant":
-        return constant_mean(loss, mask, length=batch.rollout.limit) * weight
-    return sequence_mean(loss, mask) * weight
+    if cfg.reduction == "sequence":
+        return sequence_mean(loss, mask) * weight
+    return constant_mean(loss, mask, length=batch.rollout.limit if cfg.reduction == "constant" else 1) * weight
 
 
 def loss_of(policy: Any, batch: Batch, rows: Tensor, cfg: Config) -> tuple[Tensor, dict[str, Tensor]]:

@@ -222,6 +222,10 @@ def trl_grpo(
         _entropy_bonus_enabled=False,
     )
     trainer.args.delta = delta
+    trainer.args.sapo_temperature_pos, trainer.args.sapo_temperature_neg = 1.0, 1.05
+    trainer.args.vespo_k_pos, trainer.args.vespo_lambda_pos = 2.0, 3.0
+    trainer.args.vespo_k_neg, trainer.args.vespo_lambda_neg = 3.0, 2.0
+    trainer.get_gamma_weights = GRPOTrainer.get_gamma_weights
     trainer.args.use_bias_correction_kl = False
     trainer._get_per_token_logps_and_entropies.return_value = (rows.log_prob, torch.zeros(B, L), None)
     inputs = {
@@ -281,6 +285,23 @@ def test_cispo(rows):
     loss = policy_losses.cispo(ratio, rows.log_prob, rows.advantage[:, None], ratio_low=0.0, ratio_high=1.1)
     theirs = trl_grpo(rows, "cispo", high=1.1)
     assert torch.allclose(reductions.token_mean(loss, rows.mask), theirs, atol=1e-5)
+
+
+def test_sapo(rows):
+    ratio = policy_losses.token_ratio(rows.log_prob, rows.old, rows.mask)
+    loss = policy_losses.sapo(ratio, rows.advantage[:, None])
+    assert torch.allclose(reductions.sequence_mean(loss, rows.mask), trl_grpo(rows, "sapo"), atol=1e-5)
+
+
+def test_vespo(rows):
+    loss = policy_losses.vespo(rows.log_prob, rows.old, rows.advantage[:, None], rows.mask)
+    assert torch.allclose(reductions.token_mean(loss, rows.mask), trl_grpo(rows, "vespo"), atol=1e-5)
+
+
+def test_luspo(rows):
+    loss = surrogate(rows, policy_losses.geometric_ratio, 3e-4, 4e-4)
+    ours = reductions.constant_mean(loss, rows.mask, length=1)
+    assert torch.allclose(ours, trl_grpo(rows, "luspo", "sequence", 3e-4, 4e-4), atol=1e-5)
 
 
 def test_gmpo(rows):

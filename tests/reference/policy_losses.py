@@ -46,6 +46,23 @@ def cispo(ratio, log_prob, advantage, low, high):
     return np.vectorize(lambda r, lp, a: -min(max(r, low), high) * a * lp)(ratio, log_prob, advantage)
 
 
+def sapo(ratio, advantage, tau_up=1.0, tau_down=1.05):
+    loss = np.zeros_like(ratio)
+    for i in np.ndindex(ratio.shape):
+        tau = tau_up if advantage[i] > 0 else tau_down
+        loss[i] = -advantage[i] * 4 / tau / (1 + math.exp(-tau * (ratio[i] - 1)))
+    return loss
+
+
+def vespo(log_prob, old_log_prob, advantage, mask):
+    loss = np.zeros_like(log_prob)
+    for b, t in np.ndindex(log_prob.shape):
+        w = math.exp(sum(x - y for x, y, m in zip(log_prob[b], old_log_prob[b], mask[b], strict=True) if m))
+        k, lam = (2, 3) if advantage[b, t] >= 0 else (3, 2)
+        loss[b, t] = -math.exp(lam) * w**k * math.exp(-lam * w) * advantage[b, t] * log_prob[b, t]
+    return loss
+
+
 def clipped_value_loss(value, old_value, returns, clip_range):
     loss = np.zeros_like(value)
     for i in np.ndindex(value.shape):

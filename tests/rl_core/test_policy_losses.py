@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -87,6 +89,32 @@ def twin_cispo(a):
     return twin.reduce(twin.cispo(ratio, LOG_PROB, a, 0.0, 1.1), MASK, "token")
 
 
+def sapo(a):
+    return reductions.sequence_mean(pl.sapo(pl.token_ratio(LP, OLD_T, MASK_T), a), MASK_T)
+
+
+def twin_sapo(a):
+    return twin.reduce(twin.sapo(twin.ratios(LOG_PROB, OLD, MASK, "token"), a), MASK, "sequence")
+
+
+def vespo(a):
+    return reductions.token_mean(pl.vespo(LP, OLD_T, a, MASK_T), MASK_T)
+
+
+def twin_vespo(a):
+    return twin.reduce(twin.vespo(LOG_PROB, OLD, a, MASK), MASK, "token")
+
+
+def luspo(a):
+    loss = pl.clipped_surrogate(pl.geometric_ratio(LP, OLD_T, MASK_T), a, clip_low=3e-4, clip_high=4e-4)
+    return reductions.constant_mean(loss, MASK_T, length=1)
+
+
+def twin_luspo(a):
+    ratio = twin.ratios(LOG_PROB, OLD, MASK, "geometric")
+    return twin.reduce(twin.clipped_surrogate(ratio, a, 3e-4, 4e-4), MASK, "constant")
+
+
 def rloo(a):
     loss = pl.clipped_surrogate(pl.sequence_ratio(LP, OLD_T, MASK_T), a, clip_low=0.2, clip_high=0.2)
     return reductions.sequence_mean(loss, MASK_T)
@@ -104,6 +132,9 @@ FAMILY = {  # name: (advantage, baseline and scale of its twin, loss, twin)
     "GSPO": (advantages.group_zscore, ("mean", "group"), gspo, twin_gspo),
     "GMPO": (advantages.group_zscore, ("mean", "group"), gmpo, twin_gmpo),
     "CISPO": (advantages.group_zscore, ("mean", "group"), cispo, twin_cispo),
+    "SAPO": (advantages.group_zscore, ("mean", "group"), sapo, twin_sapo),
+    "VESPO": (advantages.group_zscore, ("mean", "group"), vespo, twin_vespo),
+    "LUSPO": (advantages.group_zscore, ("mean", "group"), luspo, twin_luspo),
     "RLOO": (advantages.leave_one_out, ("others", "none"), rloo, twin_rloo),
 }
 
@@ -121,6 +152,15 @@ def test_clip_by_hand():
     loss = pl.clipped_surrogate(ratio, advantage, clip_low=0.2, clip_high=0.3)
     assert torch.allclose(loss, torch.tensor([-1.3, -0.5, 1.5, 0.8, 5.0]))
     assert torch.allclose(pl.dual_clip(loss, advantage, bound=3.0), torch.tensor([-1.3, -0.5, 1.5, 0.8, 3.0]))
+
+
+def test_soft_gate_and_gamma_weight_by_hand():
+    """At advantage 1 and ratio 2: 4 sigmoid(1), and exp(3) 2^2 exp(-6)."""
+    one = torch.ones(1, 1)
+    assert torch.allclose(pl.sapo(2 * one, one), torch.tensor(-4 / (1 + math.exp(-1))))
+    log_prob = torch.full((1, 1), -1.0)
+    weight = pl.vespo(log_prob, log_prob - math.log(2), one)  # log pi is -1: the loss is the weight
+    assert torch.allclose(weight, torch.tensor(4 * math.exp(-3)))
 
 
 def test_dual_clip_caps_the_ratio():
@@ -142,6 +182,8 @@ def test_on_policy_every_surrogate_has_the_gradient_of_reinforce():
         "geometric": pl.surrogate(pl.geometric_ratio(lp, LP, MASK_T), a),
         "gmpo": pl.surrogate(pl.clipped_geometric_ratio(lp, LP, a, MASK_T, clip_low=0.4, clip_high=0.4), a),
         "cispo": pl.cispo(pl.token_ratio(lp, LP, MASK_T), lp, a, ratio_low=0.0, ratio_high=5.0),
+        "sapo": pl.sapo(pl.token_ratio(lp, LP, MASK_T), a),
+        "vespo": pl.vespo(lp, LP, a, MASK_T),
     }
     for name, loss in losses.items():
         grad = torch.autograd.grad(reductions.token_mean(loss, MASK_T), lp)[0]

@@ -14,7 +14,10 @@ from rl_core import config
 from tests import command_line
 
 PRESETS = {
-    "grpo": ["grpo", "dr_grpo", "dapo", "gspo", "gmpo", "gfpo", "lite_ppo", "rloo", "reinforce_pp", "cispo"],
+    "grpo": [
+        *("grpo", "dr_grpo", "dapo", "gspo", "gmpo", "gfpo", "lite_ppo", "rloo", "reinforce_pp"),
+        *("cispo", "sapo", "vespo", "luspo"),
+    ],
     "ppo": ["ppo_penalty", "instruct_gpt"],
     "reinforce": ["reinforce", "scst", "rloo_plain", "a2c", "minimum_risk"],
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -174,3 +175,33 @@ def test_a_reference_with_another_tokenizer_is_refused(pairs: Path, tuned: Path,
             f"run.dir={tmp_path / 'run'}",
         )
     assert "both models need one tokenizer" in capsys.readouterr().err
+
+
+STOPPED = {
+    "align_offline": (signal.SIGTERM, ["algo=dpo", "algo.cache="]),
+    "align_online": (signal.SIGINT, ["algo=ppo", "rollout.prompts=2", "rollout.max_new_tokens=8", "data.max_length=64"]),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", STOPPED)
+def test_an_interrupted_alignment_resumes_to_the_same_weights(
+    script: str, pairs: Path, tuned: Path, tmp_path: Path
+):
+    number, given = STOPPED[script]
+    reward = tmp_path / "mine.py"
+    reward.write_text("def vowels(completions):\n    return [sum(c in 'aeiou' for c in t) for t in completions]\n")
+    if script == "align_online":
+        given = [*given, f"rewards.functions=['{reward}:vowels']"]
+
+    def arguments(folder: Path) -> list[str]:
+        often = ["run.steps=200", "run.log_every=1", "run.eval_every=200"]
+        data = [f"data.source={pairs}", f"model.name={tuned / 'model'}", f"run.dir={folder}"]
+        return [*QUICK, *given, *data, *often]
+
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    command_line.call(script, *arguments(whole))
+    command_line.interrupt(script, parts, number, *arguments(parts))
+    command_line.call(script, *arguments(parts), "run.resume=true")
+    first, second = ((folder / "model" / "model.safetensors").read_bytes() for folder in (whole, parts))
+    assert first == second

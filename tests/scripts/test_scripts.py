@@ -1,11 +1,9 @@
 """Every script as a user runs it: two steps on data made here, and the mistakes that users make."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ from omegaconf import OmegaConf
 
 from embodied_rl.data.minari_io import load
 from rl_core import config
-from tests.command_line import ROOT, call, groups
+from tests.command_line import ROOT, call, groups, interrupt
 from tests.command_line import load as load_script
 
 DATASET = "desk/lift_block/tiny-v0"
@@ -333,22 +331,10 @@ def test_an_interrupted_training_resumes_to_the_same_policy(datasets: Path, tmp_
         return [f"data.id={DATASET}", f"data.root={datasets}", "algo.hidden=[16]", *settings]
 
     call("train_offline", *command(tmp_path / "whole"))
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "scripts" / "train_offline.py"), *command(tmp_path / "parts")],
-        cwd=ROOT,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    metrics = tmp_path / "parts" / "metrics.jsonl"
-    while not metrics.exists() and process.poll() is None:
-        time.sleep(0.005)
-    process.send_signal(signal.SIGTERM)
-    _, error = process.communicate(timeout=120)
-    assert process.returncode == 128 + signal.SIGTERM, error
-    assert "run.resume=true" in error
-    call("train_offline", *command(tmp_path / "parts"), "run.resume=true")
-    whole, parts = (
+    parts = tmp_path / "parts"
+    interrupt("train_offline", parts, signal.SIGTERM, *command(parts))
+    call("train_offline", *command(parts), "run.resume=true")
+    first, second = (
         (tmp_path / name / "policy" / "model.safetensors").read_bytes() for name in ("whole", "parts")
     )
-    assert whole == parts
+    assert first == second

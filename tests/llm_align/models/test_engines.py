@@ -1,16 +1,17 @@
 from __future__ import annotations
 
-import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import socket
+import time
+from collections.abc import Iterator
 
 import pytest
 import torch
+from transformers import GenerationConfig
+from transformers.cli.serve import Serve
 
 from llm_align.data.tokenizer import byte_tokenizer
 from llm_align.models.causal_lm import Small, small_causal_lm
 from llm_align.models.engines import OwnEngine, ServerEngine, TransformersEngine
-from llm_align.models.generation import generate
 from llm_align.models.log_probs import log_probs
 from llm_align.models.sampling import Sampling
 from llm_align.models.server import OpenAIServer
@@ -29,45 +30,21 @@ def tokenizer():
 
 
 @pytest.fixture(scope="module")
-def server(model, tokenizer):
-    """A real HTTP server on this machine that speaks the completions protocol and samples from the model."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            if body["model"] != "tiny":
-                self.reply(404, {"error": {"message": f"unknown model {body['model']}"}})
-                return
-            chat = self.path.endswith("/chat/completions")
-            text = body["messages"][-1]["content"] if chat else body["prompt"]
-            limit, temperature = body["max_tokens"], body["temperature"]
-            sampling = Sampling(max_new_tokens=limit, temperature=temperature, stop_ids=(0,))
-            out = generate(
-                model,
-                [tokenizer(text)["input_ids"]],
-                sampling,
-                generator=torch.Generator().manual_seed(body["seed"]),
-            )
-            answer = tokenizer.decode(out.responses.response_lists()[0], skip_special_tokens=True)
-            choice = {"finish_reason": "stop" if bool(out.ended[0]) else "length"}
-            choice |= {"message": {"content": answer}} if chat else {"text": answer}
-            choice |= {"logprobs": {"token_logprobs": out.log_prob[0].tolist()}}
-            self.reply(200, {"choices": [choice]})
-
-        def reply(self, code, content):
-            self.send_response(code)
-            self.end_headers()
-            self.wfile.write(json.dumps(content).encode())
-
-        def log_message(self, *args):
-            pass
-
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=http.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{http.server_address[1]}/v1"
-    http.shutdown()
-    http.server_close()
+def server(model, tokenizer, tmp_path_factory) -> Iterator[OpenAIServer]:
+    """`transformers serve` on the model; its seed is one for all requests, so they run one at a time."""
+    folder = tmp_path_factory.mktemp("served")
+    model.save_pretrained(folder)
+    GenerationConfig(do_sample=True, top_k=0, eos_token_id=0, pad_token_id=1).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    (folder / "chat_template.jinja").write_text("{% for turn in messages %}{{ turn['content'] }}{% endfor %}")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    serve = Serve(str(folder), host="127.0.0.1", port=port, device="cpu", non_blocking=True)
+    while not serve.server.started:
+        time.sleep(0.01)
+    yield OpenAIServer(url=f"http://127.0.0.1:{port}/v1", model=str(folder), concurrency=1)
+    serve.kill_server()
 
 
 def seeded() -> torch.Generator:
@@ -94,21 +71,33 @@ def test_transformers_engine_is_seeded_by_the_generator_and_leaves_the_global_on
 
 
 def test_server_engine_draws_and_the_policy_scores(model, tokenizer, server):
-    engine = ServerEngine(server=OpenAIServer(url=server, model="tiny"), tokenizer=tokenizer, policy=model)
+    engine = ServerEngine(server=server, tokenizer=tokenizer, policy=model)
     sampling = Sampling(max_new_tokens=6)
     out = engine.generate(PROMPTS, sampling, generator=seeded(), num_samples=3)
     assert out.responses.prompt_index.tolist() == [0, 0, 0, 1, 1, 1]
+    assert len({tuple(row) for row in out.responses.response_lists()}) > 2  # sampled, not greedy
     torch.testing.assert_close(out.log_prob, log_probs(model, out.responses).log_prob)
     again = engine.generate(PROMPTS, sampling, generator=seeded(), num_samples=3)
     assert again.responses.response_lists() == out.responses.response_lists()
 
 
+def test_a_greedy_server_says_what_our_own_loop_says(model, tokenizer, server):
+    sampling = Sampling(max_new_tokens=4, temperature=0, stop_ids=(0,))
+    ours = OwnEngine(model).generate(PROMPTS, sampling, generator=seeded())
+    answers = server.complete([tokenizer.decode(prompt) for prompt in PROMPTS], sampling, seed=0)
+    expected = tokenizer.batch_decode(ours.responses.response_lists(), skip_special_tokens=True)
+    assert [answer.text for answer in answers] == expected
+    assert [answer.finish_reason for answer in answers] == ["stop" if e else "length" for e in ours.ended]
+
+
 def test_chat_and_refusals(server):
-    client = OpenAIServer(url=server, model="tiny")
-    (answer,) = client.chat([[{"role": "user", "content": "hi"}]], Sampling(max_new_tokens=4), seed=0)
+    (answer,) = server.chat([[{"role": "user", "content": "hi"}]], Sampling(max_new_tokens=4), seed=0)
     assert answer.finish_reason == "length"
-    with pytest.raises(RuntimeError, match="404.*unknown model other"):
-        OpenAIServer(url=server, model="other").complete(["a"], Sampling(), seed=0)
+    assert answer.text
+    with pytest.raises(RuntimeError, match="422.*top_k"):  # its completions know no top-k
+        server.complete(["a"], Sampling(top_k=3), seed=0)
+    with pytest.raises(RuntimeError, match="400.*requested 'other'"):
+        OpenAIServer(url=server.url, model="other").complete(["a"], Sampling(), seed=0)
     with pytest.raises(ConnectionError, match="no server"):
         OpenAIServer(url="http://127.0.0.1:9/v1", model="tiny").complete(["a"], Sampling(), seed=0)
     with pytest.raises(ValueError, match="url='localhost'"):

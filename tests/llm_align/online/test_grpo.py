@@ -28,6 +28,9 @@ MEMBERS = {
     "rloo": {"advantage": "leave_one_out", "ratio": "sequence", "kl": CHARGED},
     "reinforce_pp": {"advantage": "batch", "reduction": "token", "kl": CHARGED},
     "cispo": {"surrogate": "cispo", "clip_low": 0.0, "clip_high": 5.0, "reduction": "token"},
+    "sapo": {"surrogate": "sapo"},
+    "vespo": {"surrogate": "vespo", "reduction": "token"},
+    "luspo": {"ratio": "geometric", "clip_low": 3e-4, "clip_high": 4e-4, "reduction": "sum"},
 }  # fmt: skip
 
 
