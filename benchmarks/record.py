@@ -2,7 +2,8 @@
 
 A benchmark is one script, `benchmarks/bench_<name>.py`, that calls `record.write(name, rows)`. A row compares
 with a peer on the same work in the same process run; the ratio is taken round by round, so that a machine
-that slows down for a while slows both.
+that slows down for a while slows both. A `note` written by hand into a result stays there when it is recorded
+again.
 """
 
 from __future__ import annotations
@@ -92,7 +93,12 @@ def _write(name: str, content: dict[str, Any]) -> None:
         "date": datetime.now(UTC).date().isoformat(),
         "machine": {"cpu": _cpu(), "cores": os.cpu_count(), "python": platform.python_version()},
     }
-    (RESULTS / f"{name}.json").write_text(json.dumps(head | content, indent=1) + "\n")
+    file = RESULTS / f"{name}.json"
+    note = json.loads(file.read_text()).get("note") if file.exists() else None
+    if note:
+        print(f"{file.name} keeps its note; edit it if it holds no longer: {note}")
+        content = content | {"note": note}
+    file.write_text(json.dumps(head | content, indent=1) + "\n")
     draw_table()
 
 

@@ -118,9 +118,7 @@ def sapo(ratio: Tensor, advantage: Tensor, *, tau_up: float = 1.0, tau_down: flo
     return surrogate((tau * (ratio - 1.0)).sigmoid() * 4.0 / tau, advantage)
 
 
-def vespo(
-    log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, mask: Tensor | None = None
-) -> Tensor:
+def vespo(log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, mask: Tensor | None = None) -> Tensor:
     """REINFORCE weighted by `exp(lam + k log w - lam w)`, `[B, L]` (VESPO, arXiv:2602.10693).
 
     `w` is the detached ratio of the whole response; the weight is 1 at `w = 1` and falls off on both sides,

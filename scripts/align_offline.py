@@ -17,7 +17,7 @@ from rl_core import config
 from rl_core import run as runs
 from rl_core.progress import console
 
-ALGORITHMS: dict[str, Any] = {"sft": sft.Config, **dpo.MEMBERS}
+ALGORITHMS: dict[str, Any] = {"sft": sft.Config, "dft": sft.Config(name="dft", loss="dft"), **dpo.MEMBERS}
 
 
 @dataclass(kw_only=True, slots=True)

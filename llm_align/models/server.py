@@ -29,8 +29,8 @@ class OpenAIServer:
 
     `url` ends in `/v1`. Requests run `concurrency` at a time. Raises RuntimeError with the server's words
     when it refuses, and ConnectionError when it is not there. `transformers serve` answers greedily unless
-    the model's generation_config.json has `do_sample`; its one random generator serves all requests, so a seed
-    repeats only with `concurrency=1`.
+    the model's generation_config.json has `do_sample`; all its requests share one random generator, so a
+    seed repeats only with `concurrency=1`.
     """
 
     url: str

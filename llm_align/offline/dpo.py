@@ -17,7 +17,7 @@ density-ratio weights.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,8 @@ from llm_align.data.readers import Row, require_columns
 from llm_align.models import optim
 from llm_align.models.log_probs import log_probs
 from llm_align.models.parallel import distribute
-from llm_align.offline.family import MEMBERS, PAIRED, RANKED, RATED, SCORES, Config
-from llm_align.offline.reference import References, Scored
+from llm_align.offline.family import MEMBERS, PAIRED, RANKED, RATED, SCORES, SORTED, Config
+from llm_align.offline.reference import MovingReference, References, Scored, shared_tokens
 from rl_core import distributed
 from rl_core import preferences as losses
 from rl_core.config import require
@@ -54,11 +54,12 @@ def to_examples(rows: Sequence[Row], cfg: Config) -> list[Example]:
 
 
 class Agent(nn.Module):
-    """The policy, its optimizer, and the running mean of scores that BCO subtracts."""
+    """The policy, its optimizer, the running mean of scores that BCO subtracts, TR-DPO's own reference."""
 
-    def __init__(self, policy: Any, cfg: Config) -> None:
+    def __init__(self, policy: Any, cfg: Config, moving: MovingReference | None = None) -> None:
         super().__init__()
         self.policy = policy
+        self.moving = moving
         self.shift = RunningMeanStd()
         self.optimizer = optim.adamw(policy, cfg.optim)
 
@@ -87,10 +88,15 @@ def losses_of(agent: Agent, item: Scored, cfg: Config) -> tuple[Tensor, Tensor, 
     batch = item.batch
     token_log_prob = log_probs(agent.policy, batch.responses).log_prob
     log_prob = batch.grid(token_log_prob.sum(1))
+    if cfg.surplus != 1:
+        within = batch.grid(torch.where(shared_tokens(batch), token_log_prob, 0.0).sum(1))
+        log_prob = within.lerp(log_prob, cfg.surplus)
     ratio = log_prob - item.reference if cfg.reference else log_prob
     if cfg.per_token:
         ratio = ratio / batch.grid(batch.responses.loss_mask.sum(1)).clamp_min(1)
     score = SCORES[cfg.score](ratio, cfg)
+    if cfg.loss == "aot":  # the policy's gap and the reference's: their difference is that of the log ratios
+        score = torch.stack([log_prob[:, 0] - log_prob[:, 1], item.reference[:, 0] - item.reference[:, 1]], 1)
     if cfg.loss in RATED:
         loss, stats = _rated(agent, item, score[:, 0], cfg)
     elif cfg.loss in RANKED:
@@ -143,7 +149,9 @@ def _chosen_mask(batch: Batch) -> Tensor:
 
 
 @torch.no_grad()
-def evaluate(agent: Agent, data: Batches, references: References, cfg: Config) -> dict[str, float]:
+def evaluate(
+    agent: Agent, data: Batches, references: Callable[[Batch], Scored], cfg: Config
+) -> dict[str, float]:
     """Loss, accuracy and margin over all of `data`, every example weighing the same."""
     agent.eval()
     totals: dict[str, Tensor] = {}
@@ -162,6 +170,7 @@ def _references(policy: Any, data: Batches, cfg: Config, run: Run, other: Any) -
         model,
         data.encoded,
         mismatched=cfg.loss == "kto",
+        surplus=cfg.surplus,
         folder=Path(cfg.cache).expanduser() if cfg.cache else None,
         precision=run.cfg.precision,
         device=run.device,
@@ -173,17 +182,24 @@ def train(
 ) -> Agent:
     """Align `policy` for `run.cfg.steps` updates against `reference`, or against itself as it comes in."""
     policy = policy.to(run.device).train()
-    shareable = cfg.loss != "aot_unpaired" or distributed.size() == 1
-    require(shareable, "algo.loss", cfg.loss, "another with several processes: it sorts whole batches")
+    alone = distributed.size() == 1 or cfg.loss not in SORTED
+    require(alone, "algo.loss", cfg.loss, "another with several processes: it sorts whole batches")
     distributed.same_weights(policy)  # it is the reference of every process
-    references = _references(policy, data, cfg, run, reference)
-    held_references = held_out and _references(policy, held_out, cfg, run, reference)
-    agent = Agent(distribute(policy, run.cfg.distributed), cfg)
+    moving = held_references = None
+    if cfg.sync:
+        require(run.cfg.distributed == "ddp", "run.distributed", run.cfg.distributed, "ddp with algo.sync")
+        moving = MovingReference(policy if reference is None else reference.to(run.device), run.cfg.precision)
+    references = moving or _references(policy, data, cfg, run, reference)
+    if held_out:
+        held_references = moving or _references(policy, held_out, cfg, run, reference)
+    agent = Agent(distribute(policy, run.cfg.distributed), cfg, moving)
     step_fn = run.accelerate(update)
     for step in run.steps(agent, data=data):
         optim.schedule(agent.optimizer, cfg.optim, step, run.cfg.steps)
         batches = [references(data.next()) for _ in range(cfg.accumulate)]
         run.log(step, step_fn(agent, batches, cfg))
+        if moving and step % cfg.sync_every == 0:
+            moving.follow(agent.policy, cfg.sync)
         if held_out and held_references and run.should_eval(step):
             run.log(step, evaluate(agent, held_out, held_references, cfg), group="eval")
     return agent

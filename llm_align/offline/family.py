@@ -29,11 +29,14 @@ class Config:
     per_token: bool = False  # scores are means over tokens: no preference for long or short answers
     reference: bool = True  # scores are log ratios; false: log-probabilities of the policy alone
     beta: float = 0.1
-    alpha: float = 0.5  # of score=alpha
+    alpha: float = 0.5  # of score=alpha; without a reference 1 minus AlphaPO's
     label_smoothing: float = 0.0  # share of flipped labels: smoothed, robust, exo
     offset: float = 0.0  # gap demanded of every pair by `sigmoid` (SimPO's gamma)
     margin_coef: float = 0.0  # times the column `margin`, added to the offset (ODPO)
     on_policy: bool = False  # losses times the likelihood per token of the answers (WPO)
+    surplus: float = 1.0  # weight of an answer's tokens beyond the length of its shortest rival (LD-DPO)
+    sync: float = 0.0  # share of the policy that the reference takes over every `sync_every` (TR-DPO)
+    sync_every: int = 512  # updates
     sft: float = 0.0  # weight of the chosen's negative log-likelihood, a mean over tokens
     desirable_weight: float = 1.0  # of the rated losses
     undesirable_weight: float = 1.0
@@ -45,21 +48,26 @@ class Config:
         """Check ranges, and that the axes go together."""
         choice("algo.score", self.score, SCORES)
         choice("algo.loss", self.loss, [*PAIRED, *RANKED, *RATED])
-        sorts = self.loss == "aot_unpaired"
-        compared = not self.on_policy or not (sorts or self.loss in RATED)
+        compared = not self.on_policy or not (self.loss in SORTED or self.loss in RATED)
         require(compared, "algo.on_policy", True, f"false with algo.loss={self.loss}")
+        for name in ("surplus", "sync"):
+            require(0 <= getattr(self, name) <= 1, f"algo.{name}", getattr(self, name), "in [0, 1]")
+        moves = not self.sync or (self.reference and self.loss != "kto" and self.surplus == 1)
+        require(moves, "algo.sync", self.sync, "0 without a reference, for KTO, and with algo.surplus")
+        gaps = self.loss != "aot" or (self.reference and not self.per_token and self.score == "reverse_kl")
+        require(gaps, "algo.loss", self.loss, "used with a reference, sums over tokens and score=reverse_kl")
         for name in ("beta", "desirable_weight", "undesirable_weight"):
             require(getattr(self, name) > 0, f"algo.{name}", getattr(self, name), "> 0")
-        require(self.accumulate >= 1, "algo.accumulate", self.accumulate, "at least 1")
+        for name in ("accumulate", "sync_every"):
+            require(getattr(self, name) >= 1, f"algo.{name}", getattr(self, name), "at least 1")
         require(self.sft >= 0, "algo.sft", self.sft, "at least 0")
         require(self.alpha != 1, "algo.alpha", self.alpha, "not 1, where it is score=reverse_kl")
         require(0 <= self.label_smoothing < 0.5, "algo.label_smoothing", self.label_smoothing, "in [0, 0.5)")
         smoothing = self.loss != "exo" or self.label_smoothing > 0
         require(smoothing, "algo.label_smoothing", self.label_smoothing, "> 0 for algo.loss=exo")
-        divergence = self.reference or self.score == "reverse_kl"
-        require(
-            divergence, "algo.score", self.score, "reverse_kl without a reference: there is no divergence"
-        )
+        divergence = self.reference or self.score in ("reverse_kl", "alpha")
+        only = "reverse_kl, or alpha (AlphaPO), without a reference: there is no divergence"
+        require(divergence, "algo.score", self.score, only)
         odds = self.loss != "odds_ratio" or (self.per_token and not self.reference)
         require(odds, "algo.loss", self.loss, "used with algo.per_token=true algo.reference=false (ORPO)")
         rated = self.loss not in RATED or (self.reference and not self.per_token)
@@ -104,6 +112,7 @@ PAIRED: dict[str, Pair] = {
     "sppo": _plain(losses.sppo_loss),
     "apo_zero": _plain(losses.apo_zero_loss),
     "apo_down": _plain(losses.apo_down_loss),
+    "aot": _smoothing(losses.aot_loss),  # of the policy's gaps and the reference's
     "aot_unpaired": _smoothing(losses.aot_loss),
     "discopop": _plain(losses.discopop_loss),  # no member below: it must not start at its own reference
     "odds_ratio": lambda w, r, cfg, _: cfg.beta * losses.odds_ratio_loss(w, r),  # beta is ORPO's lambda
@@ -133,10 +142,14 @@ RANKED: dict[str, Ranking] = {
     "info_nce": info_nce,
     "ranking": pairwise_ranking,
 }
+SORTED = ("aot", "aot_unpaired")  # over the batch: a pair has no loss of its own
 RATED = ("kto", "bco", "apo_zero_unpaired")
 
 MEMBERS: dict[str, Config] = {
     "dpo": Config(),
+    "dpo_norm": Config(name="dpo_norm", per_token=True, beta=5.0),
+    "ld_dpo": Config(name="ld_dpo", surplus=0.5),
+    "tr_dpo": Config(name="tr_dpo", sync=0.6),
     "cdpo": Config(name="cdpo", loss="smoothed", label_smoothing=0.1),
     "robust": Config(name="robust", loss="robust", label_smoothing=0.1),
     "odpo": Config(name="odpo", margin_coef=1.0),
@@ -153,10 +166,14 @@ MEMBERS: dict[str, Config] = {
     "sppo": Config(name="sppo", loss="sppo", beta=1e-3),
     "apo_zero": Config(name="apo_zero", loss="apo_zero"),
     "apo_down": Config(name="apo_down", loss="apo_down"),
+    "aot": Config(name="aot", loss="aot"),
     "aot_unpaired": Config(name="aot_unpaired", loss="aot_unpaired"),
     "wpo": Config(name="wpo", on_policy=True),
     "cpo": Config(name="cpo", loss="smoothed", reference=False, sft=1.0),
     "simpo": Config(name="simpo", per_token=True, reference=False, beta=2.0, offset=1.0),
+    "alpha_po": Config(
+        name="alpha_po", score="alpha", alpha=0.75, per_token=True, reference=False, beta=2.0, offset=1.0
+    ),
     "orpo": Config(name="orpo", loss="odds_ratio", per_token=True, reference=False, sft=1.0),
     "kto": Config(name="kto", loss="kto"),
     "bco": Config(name="bco", loss="bco"),

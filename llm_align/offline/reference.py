@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +21,17 @@ import torch
 from peft import PeftModel
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from llm_align.data.batches import Responses
 from llm_align.data.loader import Batch, make_batch
 from llm_align.data.tokens import Encoded
 from llm_align.models import adapters
 from llm_align.models.adapters import unwrap
+from llm_align.models.causal_lm import reference_copy
 from llm_align.models.log_probs import log_probs
 from rl_core import distributed
+from rl_core.config import require
 from rl_core.progress import bar
 
 KEY_BYTES = 16
@@ -48,7 +51,8 @@ class References:
     """Puts the reference's log-probabilities beside batches of one dataset.
 
     `model` is the reference policy; the adapters of a LoRA policy are switched off; None: zeros. With
-    `mismatched`, every prompt also gets another prompt's answer (KTO).
+    `mismatched`, every prompt also gets another prompt's answer (KTO). `surplus` is the weight of tokens
+    that are not `shared_tokens`.
     """
 
     def __init__(
@@ -60,6 +64,7 @@ class References:
         folder: Path | None,
         precision: str,
         device: torch.device,
+        surplus: float = 1.0,
     ) -> None:
         def ask(items: Sequence[Encoded]) -> Tensor:
             if model is None:
@@ -72,6 +77,8 @@ class References:
 
         self._device = device
         self.table = ask(encoded)
+        if surplus != 1:
+            self.table = ask([_shared_part(item) for item in encoded]).lerp(self.table, surplus)
         self._other = mismatch(encoded) if mismatched else []
         self._other_table = ask(self._other) if mismatched else self.table
 
@@ -86,6 +93,51 @@ class References:
             mismatched=make_batch(self._other, batch.rows).responses.to(self._device),
             mismatched_reference=self._other_table[batch.rows, 0].to(self._device),
         )
+
+
+class MovingReference(nn.Module):
+    """A reference of its own weights, which follow the policy's (TR-DPO, arXiv:2404.09656), `[P, K]` anew
+    for every batch.
+
+    Raises ValueError for a model with adapters: their products do not mix as weights do.
+    """
+
+    def __init__(self, model: Any, precision: str) -> None:
+        super().__init__()
+        adapted = isinstance(model, PeftModel)
+        require(not adapted, "algo.sync", "above 0", "0 with adapters (model.lora_rank > 0)")
+        self.model = reference_copy(model)
+        self._autocast = precision == "bfloat16"
+
+    @torch.no_grad()
+    def forward(self, batch: Batch) -> Scored:
+        """The batch with the log-probabilities of the reference as it stands."""
+        with torch.autocast(batch.mask.device.type, torch.bfloat16, enabled=self._autocast):
+            log_prob = log_probs(self.model, batch.responses).log_prob
+        return Scored(batch=batch, reference=batch.grid(log_prob.sum(1)))
+
+    @torch.no_grad()
+    def follow(self, policy: nn.Module, share: float) -> None:
+        """Become `share` of the policy's weights and `1 - share` of one's own; 1 is a copy."""
+        torch._foreach_lerp_(list(self.model.parameters()), list(policy.parameters()), share)
+
+
+def shared_tokens(batch: Batch) -> Tensor:
+    """`[B, L]`: those of the response's tokens that its shortest rival for the prompt is long enough for."""
+    mask = batch.responses.loss_mask
+    count = batch.grid(mask.sum(1)).masked_fill(~batch.mask, mask.shape[1])
+    shortest = count.amin(1, keepdim=True).expand_as(count)[batch.mask]
+    return mask & (mask.cumsum(1) <= shortest[:, None])
+
+
+def _shared_part(item: Encoded) -> Encoded:
+    """The example with a loss on `shared_tokens` alone."""
+    shortest = min(map(sum, item.loss_masks))
+    masks = [
+        [own and n < shortest for own, n in zip(m, accumulate(m, initial=0), strict=False)]
+        for m in item.loss_masks
+    ]
+    return replace(item, loss_masks=masks)
 
 
 def mismatch(encoded: Sequence[Encoded]) -> list[Encoded]:

@@ -3,7 +3,9 @@
     L = - (1 / sum_i |y_i|) sum_i sum_t log pi(y_it | x_i, y_i,<t)
 
 over the tokens the assistant wrote, each of which weighs the same whatever batch part it is in. Sequences are
-packed under a block mask, so packing changes the speed and not the numbers.
+packed under a block mask, so packing changes the speed and not the numbers. `loss="dft"` weighs each token by
+its own probability, without gradient (dynamic fine-tuning, arXiv:2508.05629): what the model would hardly say
+moves it little.
 
 Quality prompts (conditional SFT, as in Quark, arXiv:2205.13636, and Chain of Hindsight, arXiv:2302.02676):
 with `good_prompt` and `bad_prompt`, rated answers are learnt behind a text that says how good they are, and
@@ -27,7 +29,7 @@ from llm_align.models import optim
 from llm_align.models.log_probs import log_probs
 from llm_align.models.parallel import distribute
 from rl_core import distributed
-from rl_core.config import require
+from rl_core.config import choice, require
 from rl_core.reductions import token_mean
 from rl_core.run import Run
 
@@ -37,6 +39,7 @@ class Config:
     """Usual values for a model of some billions; from scratch the learning rate is near 1e-3."""
 
     name: str = "sft"
+    loss: str = "nll"  # nll | dft
     accumulate: int = 1  # batches to an update
     learn_prompts: bool = False  # of texts too: a model from scratch knows no language yet
     good_prompt: str = ""  # both: learn rated answers behind these texts
@@ -45,6 +48,7 @@ class Config:
 
     def __post_init__(self) -> None:
         """Check ranges."""
+        choice("algo.loss", self.loss, ["nll", "dft"])
         require(self.accumulate >= 1, "algo.accumulate", self.accumulate, "at least 1")
         both = bool(self.good_prompt) == bool(self.bad_prompt)
         require(both, "algo.bad_prompt", self.bad_prompt, "given together with algo.good_prompt")
@@ -101,8 +105,9 @@ def update(agent: Agent, batches: Sequence[Batch], cfg: Config) -> dict[str, Ten
     num_tokens = distributed.total(torch.stack([b.responses.loss_mask.sum() for b in batches]).sum())
     total = torch.zeros((), device=batches[0].mask.device)
     for batch in batches:
-        nll = -log_probs(agent.policy, batch.responses).log_prob
-        loss = token_mean(nll, batch.responses.loss_mask, num_tokens)
+        log_prob = log_probs(agent.policy, batch.responses).log_prob
+        weight = log_prob.detach().exp() if cfg.loss == "dft" else 1.0
+        loss = token_mean(-weight * log_prob, batch.responses.loss_mask, num_tokens)
         loss.backward()
         total += loss.detach()
     norm = optim.apply_gradients(agent.optimizer, cfg.optim)

@@ -192,7 +192,9 @@ def reduce(loss: Tensor, mask: Tensor, batch: Batch, cfg: Config) -> Tensor:
     weight = len(loss) / (batch.num_rows * share)
     if cfg.reduction == "sequence":
         return sequence_mean(loss, mask) * weight
-    return constant_mean(loss, mask, length=batch.rollout.limit if cfg.reduction == "constant" else 1) * weight
+    return (
+        constant_mean(loss, mask, length=batch.rollout.limit if cfg.reduction == "constant" else 1) * weight
+    )
 
 
 def loss_of(policy: Any, batch: Batch, rows: Tensor, cfg: Config) -> tuple[Tensor, dict[str, Tensor]]:

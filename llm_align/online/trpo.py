@@ -6,7 +6,8 @@ The KL is exact, over the whole vocabulary, and its curvature is taken by double
 `[tokens, V]` of a rollout are in memory, which suits small models and vocabularies. The step is
 `rl_core.trust_region.trpo_step`.
 
-Several processes share the drawing; each then takes the whole step.
+Several processes share the drawing; each then takes the whole step. Its length is the region's whatever the
+gradient's: a policy that circles its goal needs a smaller `max_kl` or more responses.
 
 Departure: the advantage is that of a whole response, by one of `reinforce`'s baselines but the critic.
 """

@@ -141,7 +141,7 @@ def test_aot_of_gaps(rows):
     assert torch.allclose(ours, trl_dpo(rows, "aot"), atol=1e-5)
 
 
-def test_cpo_simpo_and_orpo(rows):
+def test_cpo_simpo_alpha_po_and_orpo(rows):
     chosen, rejected = reductions.masked_mean(rows.log_prob, rows.mask, dim=-1).chunk(2)
     cpo = stub(alpha=0.0, beta=BETA, loss_type="sigmoid", label_smoothing=SMOOTHING)
     ours = preferences.smoothed_loss(chosen, rejected, beta=BETA, label_smoothing=SMOOTHING)
@@ -149,6 +149,10 @@ def test_cpo_simpo_and_orpo(rows):
     simpo = stub(alpha=0.0, beta=BETA, loss_type="simpo", simpo_gamma=0.5, label_smoothing=0.0)
     ours = preferences.sigmoid_loss(chosen, rejected, beta=BETA, offset=0.5)
     assert torch.allclose(ours, CPOTrainer.cpo_loss(simpo, chosen, rejected)[0], atol=1e-5)
+    alpha = stub(alpha=0.25, beta=BETA, loss_type="simpo", simpo_gamma=0.5, label_smoothing=0.0)
+    scores = (preferences.alpha_score(side, alpha=0.75) for side in (chosen, rejected))
+    ours = preferences.sigmoid_loss(*scores, beta=BETA, offset=0.5)
+    assert torch.allclose(ours, CPOTrainer.cpo_loss(alpha, chosen, rejected)[0], atol=1e-5)
     orpo = ORPOTrainer.odds_ratio_loss(stub(beta=BETA), chosen, rejected)[0]  # the negative: TRL subtracts it
     assert torch.allclose(BETA * preferences.odds_ratio_loss(chosen, rejected), -orpo, atol=1e-5)
 

@@ -179,7 +179,10 @@ def test_a_reference_with_another_tokenizer_is_refused(pairs: Path, tuned: Path,
 
 STOPPED = {
     "align_offline": (signal.SIGTERM, ["algo=dpo", "algo.cache="]),
-    "align_online": (signal.SIGINT, ["algo=ppo", "rollout.prompts=2", "rollout.max_new_tokens=8", "data.max_length=64"]),
+    "align_online": (
+        signal.SIGINT,
+        ["algo=ppo", "rollout.prompts=2", "rollout.max_new_tokens=8", "data.max_length=64"],
+    ),
 }
 
 
@@ -190,12 +193,14 @@ def test_an_interrupted_alignment_resumes_to_the_same_weights(
 ):
     number, given = STOPPED[script]
     reward = tmp_path / "mine.py"
-    reward.write_text("def vowels(completions):\n    return [sum(c in 'aeiou' for c in t) for t in completions]\n")
+    reward.write_text(
+        "def vowels(completions):\n    return [sum(c in 'aeiou' for c in t) for t in completions]\n"
+    )
     if script == "align_online":
         given = [*given, f"rewards.functions=['{reward}:vowels']"]
 
     def arguments(folder: Path) -> list[str]:
-        often = ["run.steps=200", "run.log_every=1", "run.eval_every=200"]
+        often = ["run.steps=60", "run.log_every=1", "run.eval_every=60"]
         data = [f"data.source={pairs}", f"model.name={tuned / 'model'}", f"run.dir={folder}"]
         return [*QUICK, *given, *data, *often]
 

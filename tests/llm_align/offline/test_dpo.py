@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from llm_align.data.loader import make_batch
+from llm_align.data.tokens import Encoded
 from llm_align.models import optim
 from llm_align.models.adapters import Lora, add_lora
 from llm_align.models.log_probs import log_probs
@@ -158,15 +159,72 @@ def test_the_reference_point_of_kto_is_zero_at_the_start_and_bco_keeps_a_running
     assert bco.shift.count == 32  # four batches of eight
 
 
-@pytest.mark.parametrize("member", ["dpo", "kto", "bco"])
+@pytest.mark.parametrize("member", ["dpo", "kto", "bco", "tr_dpo"])
 def test_two_and_two_steps_are_four_and_a_seed_is_a_run(tmp_path, member):
-    cfg = quick(dpo.MEMBERS[member])
+    cfg = quick(dpo.MEMBERS[member], sync_every=1)
     whole, again = (small.weights(train(tmp_path / name, cfg)) for name in ("whole", "again"))
     assert torch.equal(whole, again)
     with pytest.raises(small.PowerCutError):
         train(tmp_path / "cut", cfg, data=small.cut_at(small.batches(items_for(cfg)), call=4))
     resumed = train(tmp_path / "cut", cfg, resume=True)
     assert torch.equal(whole, small.weights(resumed))
+
+
+def test_the_reference_follows_the_policy(tmp_path):
+    """Softly after every second update, wholly after the third: by hand from the policies along the way."""
+    start = small.weights(small.small_policy())
+    level = optim.Config(lr=3e-3, schedule="constant")
+    soft = quick(dpo.MEMBERS["tr_dpo"], sync=0.25, sync_every=2, optim=level)
+    along = [small.weights(train(tmp_path / f"{n}", soft, steps=n).policy) for n in (2, 3)]
+    moved = small.weights(train(tmp_path / "soft", soft, steps=3).moving)
+    torch.testing.assert_close(moved, 0.75 * start + 0.25 * along[0])
+    assert not torch.equal(along[0], along[1])
+    copied = train(tmp_path / "hard", quick(dpo.MEMBERS["tr_dpo"], sync=1.0, sync_every=3), steps=3)
+    assert torch.equal(small.weights(copied.moving), small.weights(copied.policy))
+
+
+def test_before_it_moves_a_moving_reference_says_what_the_table_says(tmp_path):
+    held = small.batches(small.preferences())
+    tables = [train(tmp_path / name, quick(dpo.MEMBERS[name]), held_out=held) for name in ("dpo", "tr_dpo")]
+    torch.testing.assert_close(*(small.weights(agent.policy) for agent in tables))
+
+
+def test_tokens_beyond_the_shorter_answer_count_by_their_surplus(tmp_path):
+    """At surplus 0 the longer answer is cut to the shorter's length, for policy and reference alike."""
+    pair = small.encoded([2, 3], [[2, 2, 2], [4]])  # 4 and 2 tokens with EOS
+    cut = Encoded(
+        prompt=pair.prompt,
+        responses=pair.responses,
+        loss_masks=[[True, True, False, False], [True, True]],
+        example=pair.example,
+    )
+    agent = dpo.Agent(small.small_policy(), quick(dpo.MEMBERS["dpo"]))
+    found = {}
+    with small.make_run(tmp_path / "run") as run:
+        for name, item, surplus in (
+            ("whole", pair, 1.0),
+            ("cut", cut, 1.0),
+            ("none", pair, 0.0),
+            ("half", pair, 0.5),
+        ):
+            cfg = quick(dpo.MEMBERS["dpo"], surplus=surplus)
+            data = small.batches([item])
+            scored = dpo._references(small.small_policy(1), data, cfg, run, None)(data.next())
+            stats = dpo.losses_of(agent, scored, cfg)[2]
+            found[name] = scored.reference, stats["margin"]
+    torch.testing.assert_close(found["none"], found["cut"])
+    torch.testing.assert_close(found["half"][1], (found["whole"][1] + found["cut"][1]) / 2)
+    assert found["whole"][1] != found["cut"][1]
+
+
+def test_aot_sorts_gaps_of_policy_and_reference():
+    cfg, pairs = quick(dpo.MEMBERS["aot"]), small.preferences(4)
+    agent = dpo.Agent(small.small_policy(), cfg)
+    reference = torch.tensor([[1.0, 0.0], [0.0, 2.0], [3.0, 3.0], [5.0, 1.0]])
+    own = score(agent.policy, pairs)
+    loss = dpo.losses_of(agent, dpo.Scored(batch=make_batch(pairs, range(4)), reference=reference), cfg)[0]
+    gap = (own[:, 0] - own[:, 1]).sort().values - torch.tensor([-2.0, 0.0, 1.0, 4.0])
+    torch.testing.assert_close(loss, -torch.nn.functional.logsigmoid(0.1 * gap))
 
 
 def test_adapters_off_are_the_reference(tmp_path):
@@ -199,11 +257,23 @@ def test_evaluation_weighs_examples_alike():
         ({"loss": "odds_ratio"}, "per_token=true"),
         ({"score": "js", "reference": False}, "no divergence"),
         ({"loss": "exo"}, "> 0 for algo.loss=exo"),
+        ({"sync": 0.5, "loss": "kto"}, r"algo\.sync=0\.5"),
+        ({"surplus": 1.5}, r"algo\.surplus=1\.5: must be in \[0, 1\]"),
+        ({"loss": "aot", "per_token": True}, r"algo\.loss='aot'"),
     ],
 )
 def test_axes_that_do_not_go_together_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         dpo.Config(**settings)
+
+
+def test_adapters_have_no_moving_reference(tmp_path):
+    with pytest.raises(ValueError, match="0 with adapters"):
+        train(
+            tmp_path / "run",
+            quick(dpo.MEMBERS["tr_dpo"]),
+            policy=add_lora(small.small_policy(), Lora(rank=4)),
+        )
 
 
 def test_data_of_the_wrong_kind_are_named():

@@ -46,6 +46,23 @@ def test_it_learns_the_language(tmp_path):
     assert sft.evaluate(agent, held_out)["loss"] == pytest.approx(math.log(4) / 3.5, abs=0.05)
 
 
+def test_dynamic_fine_tuning_weighs_tokens_by_their_probability(tmp_path):
+    """Its gradient is that of -p, and it goes for the likeliest answer where likelihood covers all."""
+    cfg, batch = sft.Config(loss="dft", optim=optim.Config(lr=1e-2)), make_batch(ITEMS, range(6))
+    stats = sft.update(sft.Agent(small.small_policy(), cfg), [batch], cfg)
+    policy = small.small_policy()
+    likelihood = log_probs(policy, batch.responses).log_prob.exp()
+    mask = batch.responses.loss_mask
+    (-likelihood[mask].mean()).backward()
+    norm = torch.nn.utils.get_total_norm([p.grad for p in policy.parameters()])
+    torch.testing.assert_close(stats["grad_norm"], norm, rtol=1e-4, atol=1e-6)
+    held_out = small.batches(ITEMS)
+    dynamic, plain = (train(tmp_path / c.loss, steps=60, cfg=c) for c in (cfg, QUICK))
+    first_word = [log_probs(a.policy, batch.responses).log_prob[:, 0] for a in (dynamic, plain)]
+    assert (first_word[0] > -0.1).all()
+    assert sft.evaluate(dynamic, held_out)["loss"] > sft.evaluate(plain, held_out)["loss"]
+
+
 def test_the_same_seed_gives_the_same_weights(tmp_path):
     first, second = (small.weights(train(tmp_path / name)) for name in "ab")
     assert torch.equal(first, second)

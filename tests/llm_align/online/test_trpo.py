@@ -13,12 +13,15 @@ from rl_core import trust_region
 
 
 def test_it_climbs_within_its_region(train, language, tmp_path):
-    cfg = trpo.Config(trust_region=trust_region.Config(max_kl=0.1, damping=0.01))
-    agent = train(trpo, cfg, 40, name="run")
+    # a step goes to the edge of the region however near the goal is, along a gradient of few responses: with
+    # max_kl=0.1 and half as many the policy reaches 0.97 and leaves it again
+    region = trust_region.Config(max_kl=0.03, damping=0.01)
+    cfg = trpo.Config(trust_region=region, baseline="leave_one_out")
+    agent = train(trpo, cfg, 40, name="run", task=language.task(group_size=16))
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert max(row["train/step_kl"] for row in rows) <= 0.1
+    assert max(row["train/step_kl"] for row in rows) <= 0.03
     assert language.mean_reward(language.policy()) < 0.15
-    assert language.mean_reward(agent.policy) >= 0.75
+    assert language.mean_reward(agent.policy) >= 0.95
 
 
 def test_same_seed_same_weights_and_two_and_two_are_four(train, same_weights):
