@@ -1,8 +1,7 @@
 """Train a policy from its own rollouts, evaluate it, write the report.
 
-python scripts/train_online.py +experiment=lift_block_ppo run.seed=0
-python scripts/train_online.py algo=ppo env.id=Hopper-v5 rollout.num_envs=8 rollout.horizon=256 run.steps=488
-python scripts/train_online.py algo=finetune algo.offline_run=runs/desk-lift_block-expert-v0/iql-seed0
+python scripts/train_online.py algo=ppo env=desk task=lift_block randomization=dactyl
+python scripts/train_online.py +experiment=half_cheetah_ppo algo=preference_ppo
 """
 
 from dataclasses import dataclass, field
@@ -12,14 +11,15 @@ from omegaconf import MISSING
 
 import envs.config
 from embodied_rl.eval import evaluator, results
+from embodied_rl.feedback import preference_ppo
 from embodied_rl.models.policy import ActorPolicy
 from embodied_rl.online import finetune, ppo, sac
-from embodied_rl.online import rollout as rollouts
+from embodied_rl.sim2real import training
 from rl_core import config
 from rl_core import run as runs
 from rl_core.progress import console
 
-ALGORITHMS = {"ppo": ppo, "sac": sac, "finetune": finetune}
+ALGORITHMS = {"ppo": ppo, "sac": sac, "finetune": finetune, "preference_ppo": preference_ppo}
 
 
 @dataclass(kw_only=True, slots=True)
@@ -28,15 +28,18 @@ class Config:
 
     algo: Any = MISSING
     env: envs.config.Config = field(default_factory=envs.config.Config)  # an empty id is the desk
-    rollout: rollouts.Config = field(default_factory=rollouts.Config)
+    task: str = ""  # short for env.task
+    randomization: training.randomization.Config = field(default_factory=training.randomization.Config)
+    adr: training.adrs.Config = field(default_factory=training.adrs.Config)
+    rollout: training.rollout.Config = field(default_factory=training.rollout.Config)
     eval: evaluator.Config = field(default_factory=evaluator.Config)
     run: runs.Config = field(default_factory=runs.Config)
 
 
 def main(cfg: Config) -> None:
     """Make the environments, train, save the policy, evaluate, report."""
-    name, algorithm = next((n, m) for n, m in ALGORITHMS.items() if isinstance(cfg.algo, m.Config))
-    with rollouts.open_world(cfg.env, cfg.rollout) as world:
+    name, algorithm = next((n, m) for n, m in ALGORITHMS.items() if type(cfg.algo) is m.Config)
+    with training.open_world(cfg.env, cfg.rollout, cfg.randomization, cfg.adr) as world:
         place = cfg.env.task or world.spec.env_id.rpartition("/")[2]
         with (
             evaluator.open_evaluator(cfg.eval, world.spec) as evaluation,
@@ -48,6 +51,7 @@ def main(cfg: Config) -> None:
 
             agent = algorithm.train(cfg.algo, world, run, lambda agent: evaluation.curve(policy(agent)))
             policy(agent).save(run.dir / "policy")
+            training.draw(world, run.dir)
             console.print(results.headline(evaluation.final(policy(agent), run.dir)))
     console.print(f"report: {run.dir / 'report.html'}")
 

@@ -19,7 +19,7 @@ from matplotlib.ticker import EngFormatter
 
 from embodied_rl.eval.statistics import Interval
 
-FILE = "figures.json"  # of a run directory: pictures that the run made itself
+FILES = "figures*.json"  # of a run directory: pictures that the run made itself
 _INK = "#010203"  # stands for the page's text colour, which is not known here
 _LINE = "#4c8dff"  # readable on white and on near-black
 _COLORS = (_LINE, "#e0863c", "#3fae74", "#b06fd8", "#d65f74", "#8a9099")
@@ -91,6 +91,17 @@ def lines(
     return Inline(svg=_to_svg(figure, name), caption=caption)
 
 
+def scatter(
+    name: str, x: Sequence[float], y: Sequence[float], *, labels: tuple[str, str], caption: str
+) -> Inline:
+    """Draw one dot for each pair of numbers; `labels` of the axes."""
+    figure, axes = _new()
+    axes.scatter(x, y, s=6, color=_LINE, alpha=0.5, linewidths=0)
+    axes.set(xlabel=labels[0], ylabel=labels[1])
+    axes.set_title(name, fontsize=11, loc="left")
+    return Inline(svg=_to_svg(figure, name), caption=caption)
+
+
 def bands(
     name: str, x: Sequence[float], ranges: Mapping[str, Sequence[Sequence[float]]], *, caption: str
 ) -> Inline:
@@ -126,10 +137,23 @@ def bars(
     return Inline(svg=_to_svg(figure, name), caption=caption)
 
 
-def write(directory: Path, figures: Sequence[Inline]) -> Path:
-    """Write figures where `report.write_report(directory)` finds them."""
+def spans(name: str, rows: Mapping[str, Interval], *, label: str, caption: str) -> Inline:
+    """Draw estimates with their intervals, `{what: one}`, one below the other."""
+    figure, axes = _new(height=0.8 + 0.17 * len(rows))
+    values = np.array([row.value for row in rows.values()])
+    ends = np.array([[row.value if b is None else b for b in (row.low, row.high)] for row in rows.values()]).T
+    axes.errorbar(values, range(len(rows)), xerr=np.abs(ends - values), fmt="o", color=_LINE, markersize=3)
+    axes.set_yticks(range(len(rows)), list(rows), fontsize=7)
+    axes.invert_yaxis()
+    axes.set_xlabel(label)
+    axes.set_title(name, fontsize=11, loc="left")
+    return Inline(svg=_to_svg(figure, name), caption=caption)
+
+
+def write(directory: Path, figures: Sequence[Inline], of: str = "") -> Path:
+    """Write figures where `report.write_report(directory)` finds them; what they are `of` names the file."""
     directory.mkdir(parents=True, exist_ok=True)
-    path = directory / FILE
+    path = directory / FILES.replace("*", f"_{of}" if of else "")
     path.write_text(json.dumps([dataclasses.asdict(figure) for figure in figures]) + "\n")
     return path
 

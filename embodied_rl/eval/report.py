@@ -24,7 +24,7 @@ _MAX_POINTS = 1000  # per curve: more cannot be seen, and the page would grow wi
 def write_report(run_dir: Path) -> Path:
     """Write `report.html` from what a run directory holds, and say on the page which parts are missing.
 
-    Reads `config.yaml`, `metrics.jsonl`, `eval.json` and the videos it names, `figures.json`. Raises a
+    Reads `config.yaml`, `metrics.jsonl`, `eval.json` and the videos it names, `figures*.json`. Raises a
     ValueError if there is none of them, or if one cannot be parsed (naming the file).
     """
     if not run_dir.is_dir():
@@ -33,7 +33,7 @@ def write_report(run_dir: Path) -> Path:
     metrics = _metrics(run_dir / "metrics.jsonl")
     evaluation = _json(run_dir / results.FILE)
     videos = _videos(run_dir, evaluation)
-    own = [figures.Inline(**row) for row in _json(run_dir / figures.FILE) or []]
+    own = [figures.Inline(**row) for file in sorted(run_dir.glob(figures.FILES)) for row in _json(file)]
     parts = {
         "the configuration (config.yaml)": config,
         "learning curves (metrics.jsonl)": metrics,

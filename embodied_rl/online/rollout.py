@@ -60,14 +60,16 @@ class World:
         return {"env": self.env} if isinstance(self.env, Stateful) else {}
 
 
-def open_world(env: EnvConfig, cfg: Config) -> World:
+def open_world(env: EnvConfig, cfg: Config, make: Callable[..., VectorEnv] = make_vec) -> World:
     """Make the vector environment and choose its observation fields; an empty `env.id` is the desk.
+
+    `make` takes the arguments of `make_vec`.
 
     Raises ValueError for an unknown environment, task or field (with the nearest), and for images.
     """
     env_id, arguments = env.id or DESK, env.arguments()
     how: dict[str, Any] = {"threads": cfg.threads or None} if env_id == DESK else {"parallel": cfg.parallel}
-    made = make_vec(env_id, cfg.num_envs, **how, **arguments)
+    made = make(env_id, cfg.num_envs, **how, **arguments)
     return world_of(made, cfg, env_id, arguments)
 
 

@@ -30,6 +30,7 @@ from embodied_rl.sim2real.randomization import (
     stream,
 )
 from envs.suites import DESK, make_vec
+from rl_core.checkpoint import Stateful
 
 _CHECK_STEPS = 20  # physics steps that a drawn model must survive at rest
 _LARGEST_FACTOR = 1e3
@@ -229,8 +230,14 @@ def make_randomized(
 ) -> VectorEnv:
     """Make a vector environment, the desk or any MuJoCo task, whose episodes are drawn from `sampler`.
 
-    `kwargs` are those of `envs.suites.make_vec`.
+    `kwargs` are those of `envs.suites.make_vec`. Raises ValueError for several processes where the sampler
+    learns from how episodes end, as automatic domain randomisation does.
     """
+    if isinstance(sampler, Stateful) and kwargs.get("parallel"):
+        raise ValueError(
+            "parallel=True: each process would widen ranges of its own; adr needs one process "
+            "(rollout.parallel=false; the desk steps on threads)"
+        )
     if env_id == DESK:
         env = make_vec(env_id, num_envs, **kwargs)
         randomize_desk(env, sampler)
