@@ -49,7 +49,8 @@ class Config:
         """Check words and ranges."""
         for name in ("num_comparisons", "ask_every", "segment", "per_rollout", "candidates"):
             require(getattr(self, name) >= 1, f"algo.feedback.{name}", getattr(self, name), "at least 1")
-        require(self.pool >= 2, "algo.feedback.pool", self.pool, "at least 2")
+        # all pairs are listed to draw from them: 12.5 million of 5000
+        require(2 <= self.pool <= 5000, "algo.feedback.pool", self.pool, "in [2, 5000]")
         for name in ("first_share", "ask_until"):
             require(0 < getattr(self, name) <= 1, f"algo.feedback.{name}", getattr(self, name), "in (0, 1]")
         choice("algo.feedback.selection", self.selection, SELECTIONS)
@@ -127,9 +128,9 @@ class Feedback:
         """Pairs to ask about, `[count, 2]` indices into the pool; ValueError where there are too few."""
         cfg, rng = self._cfg, self._run.rng
         if cfg.selection == "uniform" or not len(self.judged):
-            pairs = self.pool.pairs(4 * count, rng)
+            pairs = self.pool.pairs(count, rng)
         else:
-            pairs = self.pool.pairs(max(4, cfg.candidates) * count, rng)
+            pairs = self.pool.pairs(cfg.candidates * count, rng)
             pairs = pairs[self._agent.disagreement(self.pool.segments[pairs]).argsort(descending=True)]
         if len(pairs) < count:
             raise ValueError(

@@ -66,8 +66,9 @@ class Agent(nn.Module):
         self.obs_stats = RunningMeanStd((obs_dim,)).to(device)
         self.register_buffer("mean", torch.zeros(num, 1, device=device))
         self.register_buffer("std", torch.ones(num, 1, device=device))
-        decay = {"lr": cfg.lr, "weight_decay": cfg.weight_decay}
-        self.optimizer = torch.optim.AdamW(self.ensemble.parameters(), **decay, fused=True)
+        self.optimizer = torch.optim.AdamW(
+            self.ensemble.parameters(), lr=cfg.lr, weight_decay=cfg.weight_decay, fused=True
+        )
 
     def members(self, obs: Tensor, action: Tensor) -> Tensor:
         """Rewards of every member, not normalised, `[M, ...]` for `obs [..., D]`, `action [..., A]`."""
@@ -115,7 +116,7 @@ def update(
     """One optimizer step on pairs `[Q, 2]`; returns the loss before it, a mean over members."""
     loss = preference_loss(agent.logits(pairs), preference, weight, cfg.label_noise)
     agent.optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     agent.optimizer.step()
     return {"loss": loss.detach() / cfg.members}
 

@@ -110,15 +110,10 @@ class Pool:
 
     def pairs(self, count: int, generator: torch.Generator) -> Tensor:
         """At most `count` different pairs of different segments, `[K, 2]` int64, in random order."""
-        num = len(self)
-        if num < 2:
-            return torch.zeros(0, 2, dtype=torch.int64, device=generator.device)
-        options = {"generator": generator, "device": generator.device}
-        first = torch.randint(num, (count,), **options)  # type: ignore[call-overload]
-        second = (first + 1 + torch.randint(num - 1, (count,), **options)) % num  # type: ignore[call-overload]
-        unique = torch.stack([first, second], dim=1).sort(dim=1).values.unique(dim=0)
-        shuffled: Tensor = unique[torch.randperm(len(unique), **options)]  # type: ignore[call-overload]
-        return shuffled
+        device = generator.device
+        every = torch.triu_indices(len(self), len(self), offset=1, device=device)
+        chosen = torch.randperm(every.shape[1], generator=generator, device=device)[:count]
+        return every[:, chosen].T
 
     def state_dict(self) -> dict[str, Any]:
         """The segments that are there."""

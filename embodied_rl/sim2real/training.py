@@ -56,9 +56,7 @@ class Drawn(VectorWrapper):
         self.episodes = 0
         self.values: dict[str, list[float]] = {}  # least, sum, greatest
 
-    def reset(
-        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
-    ) -> Any:
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
         """Begin episodes, and note what they drew."""
         obs, infos = self.env.reset(seed=seed, options=options)
         self._note(infos["parameters"], np.ones(self.num_envs, np.bool_))

@@ -39,3 +39,20 @@ def test_identify_composes():
 def test_mistakes_are_named(words, message):
     with pytest.raises(ValueError, match=message):
         compose("transfer", *words)
+
+
+def online(*overrides: str):
+    module = command_line.load("train_online")
+    return config.parse("train_online", module.Config, command_line.groups(module), overrides)
+
+
+def test_online_training_takes_a_randomisation():
+    cfg = online("algo=ppo", "env=desk", "task=lift_block", "randomization=dactyl")
+    assert cfg.env.id == "embodied/Desk-v0"
+    assert cfg.env.task == "lift_block"
+    assert cfg.randomization.parameters["push_force"] == {"choice": [0.08]}
+    assert not cfg.adr.parameters
+    assert online("+experiment=lift_block_ppo", "task=place_block").env.task == "place_block"
+    assert online("adr=desk").adr.parameters["latency"] == {"above": 0.05}
+    with pytest.raises(ValueError, match="did you mean 'dactyl'"):
+        online("randomization=dactil")
