@@ -50,9 +50,12 @@ def test_collect_demos_records_what_minari_reads(datasets: Path, monkeypatch: py
     assert dataset.recover_environment().spec.id == "embodied/Desk-v0"
 
 
-@pytest.mark.parametrize("algo", ["ppo", "sac"])
-def test_train_online_runs_every_algorithm(tmp_path: Path, algo: str):
-    rollout = ["rollout.num_envs=2", "rollout.horizon=4", "rollout.threads=1"]
+PREFERENCES = ["algo.feedback.segment=2", "algo.feedback.num_comparisons=4"]
+
+
+@pytest.mark.parametrize(("algo", "more"), [("ppo", []), ("sac", []), ("preference_ppo", PREFERENCES)])
+def test_train_online_runs_every_algorithm(tmp_path: Path, algo: str, more: list[str]):
+    rollout = ["rollout.num_envs=2", "rollout.horizon=4", "rollout.threads=1", *more]
     arguments = [
         f"algo={algo}",
         "env.task=lift_block",
@@ -295,6 +298,12 @@ def test_every_recipe_composes_with_a_script(path: Path):
         ("train_offline", ["algo=iql"], "data.id"),
         ("train_online", ["env.task=lift_blok"], "lift_block"),
         ("train_online", ["algo.gama=0.9"], "did you mean 'algo.gamma'"),
+        (
+            "train_online",
+            ["algo=preference_ppo", "algo.feedback.teacher.kind=persn"],
+            "did you mean 'person'",
+        ),
+        ("judge_clips", ["run=nowhere", "judge=anna"], "no questions"),
         ("train_online", ["algo=finetune", "algo.offline_run=nowhere"], "holds no run"),
         ("collect_demos", ["data.id=nonsense"], "expected namespace/name-v0"),
         ("collect_demos", ["data.id=x/yy-v0", "policy=nowhere"], "policy='nowhere'"),
