@@ -1,6 +1,7 @@
 """Distributions of simulation parameters: rules as a YAML writes them, checked against names and bounds.
 
-A rule is `{uniform: [low, high]}`, `{log_uniform: [low, high]}`, `{normal: [mean, std]}`, `{choice: [a, b]}`,
+A rule is `{uniform: [low, high]}`, `{log_uniform: [low, high]}`, `{normal: [mean, std]}`, `{choice: [a, b]}`
+(of a parameter that chooses among things, their names or numbers),
 with, where wanted, `as: factor` (of the nominal value) or `as: offset` (added to it) instead of the value
 itself, `every: step` instead of once an episode, `correlation: seconds` (the time constant of noise that
 drifts from step to step), and `together: true` (one draw for every name that the pattern matches).
@@ -49,6 +50,11 @@ class Known(Protocol):
     @property
     def high(self) -> float:
         """Greatest such value."""
+        ...
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """Names of the values 0, 1, ... of a parameter that chooses among things."""
         ...
 
 
@@ -112,7 +118,7 @@ def _rule(name: str, pattern: str, spec: Mapping[str, Any], known: Known) -> Rul
     require(len(kinds) == 1, field, dict(spec), f"one distribution of {', '.join(_ARITY)}")
     kind, meaning = kinds[0], str(spec.get("as", "value"))
     choice(f"{field}.as", meaning, _MEANINGS)
-    numbers = _numbers(field, kind, spec[kind])
+    numbers = _numbers(field, kind, spec[kind], known.choices)
     every = str(spec.get("every", "step" if "correlation" in spec else "episode"))
     choice(f"{field}.every", every, ("episode", "step"))
     correlation = float(spec.get("correlation", 0.0))
@@ -129,7 +135,12 @@ def _rule(name: str, pattern: str, spec: Mapping[str, Any], known: Known) -> Rul
     return rule
 
 
-def _numbers(field: str, kind: str, value: Any) -> tuple[float, ...]:
+def _numbers(field: str, kind: str, value: Any, names: tuple[str, ...]) -> tuple[float, ...]:
+    if kind == "choice" and names:
+        for one in value:
+            if isinstance(one, str):
+                choice(field, one, names)
+        value = [names.index(one) if one in names else one for one in value]
     try:
         numbers = tuple(float(number) for number in value)
     except (TypeError, ValueError) as error:

@@ -60,6 +60,7 @@ class ModelParameter:
     low: float
     high: float
     unit: str = "1"
+    choices: tuple[str, ...] = ()
 
 
 def model_table(model: mujoco.MjModel) -> dict[str, ModelParameter]:

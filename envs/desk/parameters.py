@@ -42,6 +42,7 @@ class Parameter:
     doc: str
     fields: tuple[str, ...] = ()  # model fields that it is written to
     setter: Setter | None = None
+    choices: tuple[str, ...] = ()  # names of the values 0, 1, ...: a name may stand for its number
 
 
 class Parameters:
@@ -57,7 +58,7 @@ class Parameters:
     def set(self, values: Mapping[str, ArrayLike], mask: ArrayLike | None = None) -> Ids:
         """Set parameters, `{name: [N] or one number}`, where `mask` `[N]` is true (None: everywhere).
 
-        Returns the numbers of those simulations.
+        Names may stand for numbers where a parameter has `choices`. Returns the numbers of those simulations.
         Raises ValueError for an unknown name (with the nearest), a wrong shape, and a value out of bounds;
         then nothing is changed.
         """
@@ -76,7 +77,12 @@ class Parameters:
 
     def _check(self, name: str, value: ArrayLike, ids: Ids) -> Floats:
         parameter = self.table[check_choice("parameter", name, self.table)]
-        array = np.asarray(value, np.float64)
+        array = np.asarray(value)
+        if array.dtype.kind in "UO" and parameter.choices:
+            names = [check_choice(name, str(one), parameter.choices) for one in array.flat]
+            chosen = [parameter.choices.index(one) for one in names]
+            array = np.reshape(chosen, array.shape)
+        array = array.astype(np.float64)
         if array.shape not in ((), (self._batch.nsim,)):
             raise ValueError(f"{name} has shape {array.shape}: expected one number or [{self._batch.nsim}]")
         full: Floats = np.broadcast_to(array, self._batch.nsim)
@@ -197,8 +203,9 @@ def _looks(model: mujoco.MjModel) -> Iterator[Parameter]:
     for name, materials in MATERIALS.items():
         yield Parameter(
             name=f"texture_{name}", unit="1", nominal=0.0, low=0.0, high=float(len(materials)),
-            doc=f"rounded down: {', '.join(materials)}; seen with `textures=true`",
+            doc=f"by number, rounded down, or name: {', '.join(materials)}; seen with `textures=true`",
             fields=("geom_matid",), setter=_texture(f"texture_{name}", name, tuple(materials)),
+            choices=tuple(materials),
         )  # fmt: skip
     for light in range(model.nlight):
         name = model.light(light).name

@@ -138,9 +138,19 @@ def test_presets_fit_the_desk(name):
 
 def test_the_vision_preset_fits_the_desk():
     parameters = OmegaConf.load(CONFIGS / "vision.yaml").parameters
-    env = desk(1, Config(parameters=OmegaConf.to_container(parameters)))
+    env = desk(12, Config(parameters=OmegaConf.to_container(parameters)))
     _, info = env.reset(seed=0)
     assert {"color_floor_r", "camera_static_x", "light_key_brightness"} <= set(info["parameters"][0])
+    assert {row["texture_desk"] for row in info["parameters"]} == {0.0, 1.0, 2.0}
+
+
+def test_textures_are_drawn_by_name():
+    rules = {"texture_desk": {"choice": ["cloth"]}, "texture_floor": {"choice": ["boards", 1]}}
+    _, info = desk(12, Config(parameters=rules)).reset(seed=0)
+    assert {row["texture_desk"] for row in info["parameters"]} == {2.0}
+    assert {row["texture_floor"] for row in info["parameters"]} == {1.0, 2.0}
+    with pytest.raises(ValueError, match="texture_desk='clot'.*'cloth'"):
+        desk(1, Config(parameters={"texture_desk": {"choice": ["clot"]}}))
 
 
 def test_redraws_must_be_positive():

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -55,6 +58,16 @@ def test_render_shows_the_desk():
     assert frame.dtype == np.uint8
     assert len(np.unique(frame.reshape(-1, 3), axis=0)) > 500
     assert DeskEnv().render() is None
+
+
+def test_a_fresh_process_makes_it_without_importing_anything_first():
+    code = (
+        "import gymnasium; name = 'envs.desk:embodied/Desk-v0';"
+        "print(gymnasium.make(name, task='open_drawer').reset(seed=0)[1]['task'],"
+        "gymnasium.make_vec(name, num_envs=2, task='open_drawer').num_envs)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["open_drawer", "2"]
 
 
 def test_gymnasium_makes_it_by_the_name_of_its_module():

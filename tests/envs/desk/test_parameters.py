@@ -260,6 +260,7 @@ def test_infos_report_the_values_that_were_set():
             r"gravity_z=0 in simulation 1: must be between -11.81 and -7.81 m/s\^2",
         ),
         ({"mass_red": np.nan}, "mass_red=nan"),
+        ({"texture_desk": "clot"}, "texture_desk='clot'.*did you mean 'cloth'"),
         ({"mass_red": [0.1, 0.1, 0.1]}, r"shape \(3,\): expected one number or \[2\]"),
     ],
 )
@@ -270,6 +271,13 @@ def test_bad_values_change_nothing(values, message):
     assert env.episodes.parameters.row(0) == {}
     with pytest.raises(ValueError, match="mask"):
         env.set_parameters({"mass_red": 0.1}, mask=[True])
+
+
+def test_a_texture_may_be_named():
+    env = DeskVectorEnv(2, num_threads=1)
+    env.set_parameters({"texture_desk": ["wood", "cloth"], "texture_floor": "tiles"})
+    assert env.episodes.parameters.values["texture_desk"].tolist() == [0.0, 2.0]
+    assert env.episodes.parameters.values["texture_floor"].tolist() == [1.0, 1.0]
 
 
 def test_only_the_masked_simulations_are_checked_and_changed():
