@@ -83,7 +83,8 @@ def lines(
     """Draw several curves, `{what: (x, y)}`, into one picture; `labels` of the axes."""
     figure, axes = _new()
     for (what, (x, y)), color in zip(series.items(), _COLORS * len(series), strict=False):
-        axes.plot(x, y, color=color, linewidth=1.4, label=what)
+        marker = "o" if len(x) <= 40 else ""
+        axes.plot(x, y, color=color, linewidth=1.4, marker=marker, markersize=3, label=what)
     axes.set(xlabel=labels[0], ylabel=labels[1], yscale="log" if log else "linear")
     axes.set_title(name, fontsize=11, loc="left")
     if len(series) > 1:

@@ -92,7 +92,7 @@ class Folder:
     def question(self) -> str:
         """What is asked about every pair."""
         task = self._spec.env_kwargs.get("task")
-        return f"Which does better at {f'{task} of ' if task else ''}{self._spec.env_id}?"
+        return f"Which clip does better at {f'{task} of ' if task else ''}{self._spec.env_id}?"
 
     def record(self, pairs: Segments, preference: Tensor, judge: str) -> None:
         """Append what is not there yet; a run that goes on from a checkpoint repeats what came after it."""

@@ -88,9 +88,11 @@ class Drawn(VectorWrapper):
             unit = self._table[name].nominal or 1.0
             ends = sorted((least / unit, greatest / unit))
             rows[name] = Interval(value=total / self.episodes / unit, low=ends[0], high=ends[1])
-        label = "over the nominal value (where that is 0: the value itself)"
-        caption = f"least, mean and greatest value that {self.episodes:,} episodes began with"
-        return spans("Parameters drawn", rows, label=label, caption=caption)
+        caption = (
+            f"least, mean and greatest value that {self.episodes:,} episodes began with, over the nominal "
+            "one (where that is 0: the value itself)"
+        )
+        return spans("Parameters drawn", rows, label="ratio", caption=caption)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that moves; plain JSON values."""

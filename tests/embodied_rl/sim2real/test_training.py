@@ -94,7 +94,7 @@ def test_mistakes_are_named(options, message):
         opened(**options)
 
 
-def test_the_preset_of_the_issue_draws_for_the_desk():
+def test_dactyl_draws_for_the_desk():
     from rl_core import config
     from tests import command_line
 
