@@ -8,6 +8,8 @@ does not ship. Splits are for measuring generalisation; each changes one thing o
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import zlib
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -53,6 +55,7 @@ _TASKS_OF_SPLIT = {
     "all": TASK_NAMES,
 }
 WORDINGS = ("seen", "paraphrase", "all")  # to train on, held out, both
+_NEAR, _GUESSES = 6, 200  # known words tried for an unknown one, and sentences that they make
 _HELDOUT_SHARE = 5  # one human sentence in this many is held out
 
 
@@ -167,15 +170,19 @@ def understood(instruction: str, path: str, fallback: str, say: Callable[[str], 
 def nearest(instruction: str, *, human: Human | None = None) -> tuple[Meaning, str]:
     """Guess: the meaning of the known sentence that is nearest, and that sentence.
 
-    Unknown words are first replaced by the nearest known ones; if that makes sense it is the answer.
+    Unknown words are first replaced by near known ones. Of what then makes sense a known sentence is the
+    answer, else what has the nearest words.
     """
-    words = normalise(instruction)
-    for word, near in unknown_words(instruction).items():
-        words = " ".join(near[0] if near and part == word else part for part in words.split())
-    try:
-        return parse(words, human=human), words.replace(" ,", ",")
-    except ValueError:
-        wanted = set(words.split())
+    near, words = unknown_words(instruction, _NEAR), normalise(instruction).split()
+    choices = itertools.product(*(near.get(word) or [word] for word in words))
+    found: dict[str, Meaning] = {}
+    for choice in itertools.islice(choices, _GUESSES):
+        with contextlib.suppress(ValueError):
+            found[" ".join(choice)] = parse(" ".join(choice), human=human)
+    if found:
+        best = next((guess for guess in found if guess in _known_sentences()), next(iter(found)))
+        return found[best], best.replace(" ,", ",")
+    wanted = {near[word][0] if near.get(word) else word for word in words}
     best = max(_known_sentences(), key=lambda sentence: _similarity(wanted, sentence))
     return parse(best), best
 

@@ -80,11 +80,11 @@ def vocabulary() -> frozenset[str]:
     )
 
 
-def unknown_words(instruction: str) -> dict[str, list[str]]:
-    """Words that no rule knows, each with up to three of the nearest known ones."""
+def unknown_words(instruction: str, num_near: int = 3) -> dict[str, list[str]]:
+    """Words that no rule knows, each with up to so many of the nearest known ones."""
     known = vocabulary()
     words = [word for word in normalise(instruction).split() if word != "," and word not in known]
-    return {word: difflib.get_close_matches(word, sorted(known), n=3, cutoff=0.5) for word in words}
+    return {word: difflib.get_close_matches(word, sorted(known), n=num_near, cutoff=0.5) for word in words}
 
 
 def understand(instruction: str) -> Meaning:

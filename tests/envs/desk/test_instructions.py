@@ -179,6 +179,7 @@ def test_unknown_words_are_named_with_the_nearest():
         ("put the red blok in the drawr", "place_in_drawer"),
         ("illuminate the bulb, turn it on", "turn_on_lightbulb"),
         ("opn the drawer", "open_drawer"),
+        ("swich on the lite bulb", "turn_on_lightbulb"),
         ("lift the block off the stack", "unstack_block"),
     ],
 )
@@ -186,6 +187,10 @@ def test_nearest_guesses(text, task):
     meaning, sentence = nearest(text)
     assert meaning.task == task
     assert parse(sentence) == meaning
+
+
+def test_a_guess_is_a_sentence_that_one_would_say():
+    assert nearest("turn on the lite bulb")[1] == "turn on the light bulb"
 
 
 def test_users_yaml(tmp_path):
