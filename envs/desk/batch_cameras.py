@@ -24,7 +24,7 @@ from envs.desk.textures import Textures
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-_AT_ONCE = 16  # images that are worked on together: more would leave the processor's cache
+_AT_ONCE = 2**17  # pixels of images that are worked on together: more would leave the processor's cache
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,7 +45,7 @@ class BatchCameras:
 
     def __init__(self, batch: Batch, *, quality: Quality, num_threads: int) -> None:
         self._batch, self._model = batch, batch.model
-        self._pool = thread_pool(num_threads)
+        self._pool, self._num_threads = thread_pool(num_threads), num_threads
         self._geoms = np.flatnonzero(np.isin(batch.model.geom_group, quality.groups))
         still = is_still(batch.model)[batch.model.geom_bodyid[self._geoms]]
         self._still = np.flatnonzero(still)
@@ -76,7 +76,8 @@ class BatchCameras:
         if sims is None:
             sims = np.arange(self._batch.nsim)
         background = self._background(number, height, width)
-        parts = [sims[first : first + _AT_ONCE] for first in range(0, len(sims), _AT_ONCE)]
+        at_once = max(1, min(_AT_ONCE // (height * width), -(-len(sims) // self._num_threads)))
+        parts = [sims[first : first + at_once] for first in range(0, len(sims), at_once)]
         images = list(self._pool.map(lambda part: self._draw(number, height, width, part, background), parts))
         return Images(
             rgb=np.concatenate([part.rgb for part in images]),
