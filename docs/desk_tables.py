@@ -25,8 +25,16 @@ def rows(*lines: tuple[object, ...]) -> str:
 
 def experts() -> dict[tuple[str, str], dict[str, float]]:
     """What `benchmarks.bench_desk_experts` recorded, by scene and task."""
-    content = json.loads(EXPERTS.read_text()) if EXPERTS.exists() else {"tasks": []}
+    content = json.loads(EXPERTS.read_text())
     return {(row["scene"], row["task"]): row for row in content["tasks"]}
+
+
+def chains() -> str:
+    """How far the experts got in chains of tasks."""
+    content = json.loads(EXPERTS.read_text())["chains"]
+    done = [f"{rate:.0%}" for rate in content["success"]]
+    head = ("chains", *(f"at least {k}" for k in range(1, len(done) + 1)), "mean length")
+    return rows(head, (content["number"], *done, f"{content['mean_length']:.2f}"))
 
 
 def tasks() -> str:
@@ -110,7 +118,7 @@ def speed() -> str:
 def main() -> None:
     """Replace what stands between the marks of each table."""
     text = PAGE.read_text()
-    for write in (tasks, scenes, splits, cameras, speed, parameters):
+    for write in (tasks, scenes, chains, splits, cameras, speed, parameters):
         name, content = write.__name__, write()
         pattern = rf"(<!-- {name} -->\n).*?(<!-- end -->)"
         text = re.sub(pattern, lambda m, new=content: f"{m[1]}{new}\n{m[2]}", text, flags=re.DOTALL)  # type: ignore[misc]
