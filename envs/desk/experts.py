@@ -12,9 +12,8 @@ from envs.desk.observations import goal_layout, layout_size, observation_layout
 from envs.desk.rules import View
 from envs.desk.scene import DESK, Scene, find_scene
 from envs.desk.state import Floats, take
-from envs.desk.tasks import ANY, NONE, TASKS, families, find_tasks
+from envs.desk.tasks import ANY, NONE, families, find_tasks
 
-RULES = {name: task.rule for name, task in TASKS.items()}
 _MISTAKE_STEPS = (3, 8)  # shortest and longest mistake, in actions
 
 

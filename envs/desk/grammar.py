@@ -18,7 +18,6 @@ import numpy as np
 SEEN_COLORS, HELDOUT_COLORS = ("red", "blue", "pink"), ("green", "yellow", "purple")
 COLORS = SEEN_COLORS + HELDOUT_COLORS
 HELDOUT_OBJECTS = ("bowl", "cup", "mug")
-OBJECTS = ("block", *HELDOUT_OBJECTS)
 # Verb and object are each seen in other tasks, never together.
 HELDOUT_COMPOSITIONS = (
     "rotate_pink_block_right",

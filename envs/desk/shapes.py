@@ -1,4 +1,4 @@
-"""Geoms as triangles, for the batched cameras of `envs.desk.views`."""
+"""Geoms as triangles, for `envs.desk.scanline`."""
 
 from __future__ import annotations
 
