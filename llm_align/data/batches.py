@@ -102,36 +102,6 @@ def make_responses(
     )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Pairs:
-    """P preference pairs: `responses` holds all chosen rows, then all rejected rows, `[2P, L]`; `margin
-    [P]`."""
-
-    responses: Responses
-    margin: Tensor | None = None
-
-    def __len__(self) -> int:
-        return len(self.responses) // 2
-
-    def to(self, device: torch.device | str) -> Pairs:
-        """The same batch on another device."""
-        margin = None if self.margin is None else self.margin.to(device)
-        return Pairs(responses=self.responses.to(device), margin=margin)
-
-
-def make_pairs(
-    prompts: Sequence[Sequence[int]],
-    chosen: Sequence[Sequence[int]],
-    rejected: Sequence[Sequence[int]],
-    margin: Sequence[float] | None = None,
-    pad_id: int = 0,
-) -> Pairs:
-    """Pad lists of token ids into `Pairs`; `per_row[:P]` is chosen and `per_row[P:]` rejected."""
-    index = [*range(len(prompts)), *range(len(prompts))]
-    responses = make_responses(prompts, [*chosen, *rejected], index, pad_id=pad_id)
-    return Pairs(responses=responses, margin=None if margin is None else torch.tensor(margin))
-
-
 def pad(rows: Sequence[Sequence[int]], pad_id: int, left: bool = False) -> tuple[Tensor, Tensor]:
     """Pad lists into `ids [N, longest]` int64 and `mask [N, longest]` bool, on the right or on the left."""
     longest = max((len(row) for row in rows), default=0)

@@ -2,32 +2,9 @@
 
 from __future__ import annotations
 
-import re
-
 HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
-_TURN = re.compile(r"\n\n(Human|Assistant):")
-_ROLES = {"Human": "user", "Assistant": "assistant"}
 
 Message = dict[str, str]
-
-
-def split_transcript(text: str) -> list[Message]:
-    """The turns of a transcript as chat messages, `[{"role": "user"|"assistant", "content": ...}]`.
-
-    Raises ValueError if the text does not begin with a turn.
-    """
-    parts = _TURN.split(text)
-    if parts[0].strip() or len(parts) < 3:
-        raise ValueError(f"not an HH transcript: it must begin with {HUMAN!r}, not with {text[:40]!r}")
-    return [
-        {"role": _ROLES[speaker], "content": content.strip()}
-        for speaker, content in zip(parts[1::2], parts[2::2], strict=True)
-    ]
-
-
-def is_transcript(text: str) -> bool:
-    """True for a text of HH turns that has an answer in it."""
-    return text.startswith(HUMAN) and ASSISTANT in text
 
 
 def split_pair(chosen: str, rejected: str) -> tuple[str, str, str]:

@@ -150,12 +150,12 @@ class ServerEngine:
         generator: torch.Generator,
         num_samples: int = 1,
     ) -> Generated:
-        """Draw through the server; EOS is appended where the server says that the answer ended."""
+        """Draw through the server; EOS is appended where the answer ended, or where there is none at all."""
         seed = int(torch.randint(2**31, (1,), generator=generator, device=generator.device))
         texts = [self.tokenizer.decode(list(prompt)) for prompt in prompts]
         answers = self.server.complete(texts, sampling, seed=seed, num_samples=num_samples)
         eos = self.tokenizer.eos_token_id
-        ended = [answer.finish_reason == "stop" for answer in answers]
+        ended = [answer.finish_reason == "stop" or not answer.text for answer in answers]
         rows = [
             self.tokenizer(answer.text, add_special_tokens=False)["input_ids"] + [eos] * stopped
             for answer, stopped in zip(answers, ended, strict=True)

@@ -19,11 +19,10 @@ class ValueModel(nn.Module):
     own, or the policy itself for a shared one (then `policy_and_values` costs one forward).
     """
 
-    def __init__(self, trunk: Any, dropout: float = 0.0) -> None:
+    def __init__(self, trunk: Any) -> None:
         super().__init__()
         self.trunk = trunk
         bare = unwrap(trunk)
-        self.dropout = nn.Dropout(dropout)
         self.output = nn.Linear(bare.config.hidden_size, 1, dtype=bare.dtype, device=bare.device)
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
@@ -31,8 +30,8 @@ class ValueModel(nn.Module):
     def forward(self, responses: Responses, packed: Packed | None = None) -> Tensor:
         """Values `[B, L]` float32: entry t is the value before response token t is written."""
         packed = packed or pack(responses)
-        hidden = hidden_states(self.trunk, packed)
-        return self._values(hidden, packed, responses)
+        mask = responses.loss_mask
+        return spread(self._read(hidden_states(self.trunk, packed)[packed.states[mask]]), mask)
 
     def scores(self, responses: Responses, packed: Packed | None = None) -> Tensor:
         """One score per response, `[B]` float32, read at its last token."""
@@ -51,10 +50,6 @@ class ValueModel(nn.Module):
         result = LogProbs(log_prob=spread(log_prob, mask), entropy=entropies)
         return result, spread(self._read(states), mask)
 
-    def _values(self, hidden: Tensor, packed: Packed, responses: Responses) -> Tensor:
-        mask = responses.loss_mask
-        return spread(self._read(hidden[packed.states[mask]]), mask)
-
     def _read(self, hidden: Tensor) -> Tensor:
-        values: Tensor = self.output(self.dropout(hidden.to(self.output.weight.dtype)))
+        values: Tensor = self.output(hidden.to(self.output.weight.dtype))
         return values[..., 0].float()

@@ -39,10 +39,12 @@ def test_every_row_names_a_test(name: str, file: str, test: str):
     assert test in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
 
 
-def test_every_command_of_the_walk_composes():
-    commands = re.findall(r"^ {4,6}python scripts/(\w+)\.py ((?:.*\\\n)*.*)$", PAGE, flags=re.MULTILINE)
-    assert len(commands) >= 8
-    for name, words in commands:
+def test_every_command_of_the_walk_composes(monkeypatch: pytest.MonkeyPatch):
+    pattern = r"^ {4,6}(?:python|torchrun --nproc_per_node=(\d)) scripts/(\w+)\.py ((?:.*\\\n)*.*)$"
+    commands = re.findall(pattern, PAGE, flags=re.MULTILINE)
+    assert len(commands) >= 10
+    for count, name, words in commands:
+        monkeypatch.setenv("WORLD_SIZE", count or "1")
         module = load(name)
         arguments = words.replace("\\\n", " ").replace("'", "").split()
         config.parse(name, module.Config, groups(module), arguments)

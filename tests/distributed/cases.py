@@ -129,6 +129,7 @@ PPO = core.Config(epochs=2, minibatch_size=5, value_clip=0.2, value_coef=0.1, ma
 CASES: dict[str, Any] = {
     "sft": offline(sft, sft.Config(optim=RATE, accumulate=2), pairs()),
     "dpo": offline(dpo, replace(dpo.MEMBERS["rpo"], optim=RATE, cache="", accumulate=2), pairs()),
+    "tr_dpo": offline(dpo, replace(dpo.MEMBERS["tr_dpo"], optim=RATE, cache="", sync_every=1), pairs()),
     "kto": offline(dpo, replace(dpo.MEMBERS["kto"], optim=RATE, cache=""), ratings()),
     "bco": offline(dpo, replace(dpo.MEMBERS["bco"], optim=RATE, cache=""), ratings()),
     "reward": offline(

@@ -103,6 +103,27 @@ def test_a_script_under_torchrun(tmp_path: Path):
     assert again.stderr.count("holds this run already") == 2
 
 
+def test_an_online_script_under_torchrun(tmp_path: Path):
+    """Each process draws its share, the first writes; the loss is one number."""
+    prompts, reward = tmp_path / "prompts.jsonl", tmp_path / "mine.py"
+    prompts.write_text("\n".join(json.dumps({"prompt": f"What is {n}?"}) for n in range(6)))
+    reward.write_text(
+        "def vowels(completions):\n    return [sum(c in 'aeiou' for c in t) for t in completions]\n"
+    )
+    policy, tokenizer = cases.policy(), cases.byte_tokenizer()
+    for part in (policy, tokenizer):
+        part.save_pretrained(tmp_path / "model")
+    done = torchrun(
+        "scripts/align_online.py", "algo=grpo", f"model.name={tmp_path / 'model'}", f"data.source={prompts}",
+        "data.held_out=0.3", "data.max_length=32", f"rewards.functions=['{reward}:vowels']",
+        "rollout.prompts=2", "rollout.group_size=2", "rollout.max_new_tokens=8", "run.steps=2",
+        "run.log_every=1", "run.device=cpu", "run.tensorboard=false", f"run.dir={tmp_path / 'run'}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert [row["step"] for row in rows(tmp_path / "run")] == [1, 2]
+    assert (tmp_path / "run" / "model" / "model.safetensors").exists()
+
+
 @pytest.fixture
 def second_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "1")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from llm_align.data.examples import preferences
-from llm_align.data.hh import split_pair, split_transcript
+from llm_align.data.hh import split_pair
 from llm_align.data.readers import load_rows
 
 DATA = Path(__file__).parents[4] / "shared" / "data" / "hh-rlhf" / "harmless-base.jsonl.gz"
@@ -24,23 +24,12 @@ def test_one_answer_may_be_the_beginning_of_the_other():
     assert split_pair(START + " yes", START + " yes and no") == (START, " yes", " yes and no")
 
 
-def test_turns_become_messages():
-    assert split_transcript(START + " four") == [
-        {"role": "user", "content": "one"},
-        {"role": "assistant", "content": "two"},
-        {"role": "user", "content": "three"},
-        {"role": "assistant", "content": "four"},
-    ]
-
-
 @pytest.mark.parametrize(
     ("chosen", "rejected"), [("a", "b"), (START + " x", START + " x"), ("\n\nHuman: a", "\n\nHuman: b")]
 )
 def test_texts_that_cannot_be_split_are_refused(chosen, rejected):
     with pytest.raises(ValueError, match="chosen and rejected"):
         split_pair(chosen, rejected)
-    with pytest.raises(ValueError, match="HH transcript"):
-        split_transcript("hello")
 
 
 @pytest.mark.skipif(not DATA.exists(), reason=f"{DATA} is not there")

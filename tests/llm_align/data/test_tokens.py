@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from llm_align.data.batches import Pairs, make_pairs, make_responses, pad
+from llm_align.data.batches import make_responses, pad
 from llm_align.data.chat import render, segments
 from llm_align.data.examples import Example, demonstrations, preferences, prompts, ratings
 from llm_align.data.tokenizer import byte_tokenizer, train_tokenizer
@@ -139,10 +139,7 @@ def test_select_trims_prompts_and_padding():
     assert part.prompt_index.tolist() == [0, 0]
 
 
-def test_pairs_and_empty_rows():
-    pairs: Pairs = make_pairs([[1], [2]], [[3], [4]], [[5], [6]], [0.5, 1.0])
-    assert len(pairs) == 2
-    assert pairs.responses.response_ids[:, 0].tolist() == [3, 4, 5, 6]
+def test_an_empty_row_is_named():
     with pytest.raises(ValueError, match="response 1 is empty"):
         make_responses([[1]], [[1], []], [0, 0])
 

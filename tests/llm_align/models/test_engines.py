@@ -14,7 +14,7 @@ from llm_align.models.causal_lm import Small, small_causal_lm
 from llm_align.models.engines import OwnEngine, ServerEngine, TransformersEngine
 from llm_align.models.log_probs import log_probs
 from llm_align.models.sampling import Sampling
-from llm_align.models.server import OpenAIServer
+from llm_align.models.server import Completion, OpenAIServer
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +79,19 @@ def test_server_engine_draws_and_the_policy_scores(model, tokenizer, server):
     torch.testing.assert_close(out.log_prob, log_probs(model, out.responses).log_prob)
     again = engine.generate(PROMPTS, sampling, generator=seeded(), num_samples=3)
     assert again.responses.response_lists() == out.responses.response_lists()
+
+
+def test_an_answer_of_nothing_is_its_end_alone(model, tokenizer):
+    """A server cut after one token that has no text: this one is made up, as no real one does it at will."""
+
+    class Silent(OpenAIServer):
+        def complete(self, prompts, sampling, **options):
+            return [Completion(text="", log_prob=None, finish_reason="length") for _ in prompts]
+
+    engine = ServerEngine(server=Silent(url="http://x/v1", model="x"), tokenizer=tokenizer, policy=model)
+    out = engine.generate(PROMPTS, Sampling(max_new_tokens=1), generator=seeded())
+    assert out.responses.response_lists() == [[0], [0]]
+    assert out.ended.all()
 
 
 def test_a_greedy_server_says_what_our_own_loop_says(model, tokenizer, server):
