@@ -18,8 +18,9 @@ def check_choice(field: str, value: str, accepted: Sequence[str] | Mapping[str, 
     raise ValueError(f"{field}={value!r}: expected {shown}{hint}")
 
 
-def at_least_one(field: str, names: tuple[str, ...]) -> tuple[str, ...]:
-    """The names, or a ValueError where there is none or one stands twice."""
+def at_least_one(field: str, names: str | Sequence[str]) -> tuple[str, ...]:
+    """One name or several as a tuple; a ValueError where there is none or one stands twice."""
+    names = (names,) if isinstance(names, str) else tuple(names)
     if not names or len(set(names)) < len(names):
         raise ValueError(f"{field}={names}: expected at least one name, each once")
     return names

@@ -33,7 +33,7 @@ class DeskEnv(gym.Env):
     ) -> None:
         if render_mode is not None:
             check_choice("render_mode", render_mode, self.metadata["render_modes"])
-        self.episodes = Episodes(1, task, DeskOptions(**options), num_threads=1)
+        self.episodes = Episodes(1, task, DeskOptions.of(**options), num_threads=1)
         self.observation_space = self.episodes.observation_space
         self.action_space = self.episodes.action_space
         self.render_mode = render_mode

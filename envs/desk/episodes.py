@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, fields
+from typing import Any, Protocol
 
 import mujoco
 import numpy as np
@@ -31,13 +31,13 @@ class DeskOptions:
     """What a user may choose about a desk environment besides the task."""
 
     obs: str = "state"  # what observations hold, for instance "rgb", "rgbd+state"; see `envs.desk.sensing`
-    cameras: Sequence[str] = ("static", "wrist")  # whose images they hold
+    cameras: str | Sequence[str] = ("static", "wrist")  # whose images they hold
     image_size: int | Sequence[int] = 64  # pixels, or height and width
     shadows: bool = False  # in these images
     textures: bool = False  # on the desk and the floor, in these images and in `render`
     gl: str = ""  # what `render` draws with: rays, or OpenGL by "egl" or "osmesa"
     start: str = "task"  # a situation that the task drawn needs; or "play": any, and a task that fits it
-    colors: Sequence[str] = ()  # of the blocks that a task may be about; empty for all of the scene
+    colors: str | Sequence[str] = ()  # of the blocks that a task may be about; empty for all of the scene
     scene: str | Scene = "calvin"  # a name of `envs.desk.scene.SCENES`, or a scene of one's own
     instructions: str = "seen"  # wordings to draw from: seen, paraphrase (held out) or all
     human: str = ""  # YAML of further sentences, `task: [sentence, ...]`
@@ -50,12 +50,20 @@ class DeskOptions:
         check_choice("start", self.start, ("task", "play"))
         check_choice("on_error", self.on_error, ("reset", "raise"))
         scene = find_scene(self.scene)
-        for color in self.colors:
+        colors = at_least_one("colors", self.colors or scene.colors)
+        for color in colors:
             check_choice("colors", color, scene.colors)
         object.__setattr__(self, "scene", scene)
-        object.__setattr__(self, "colors", at_least_one("colors", tuple(self.colors) or scene.colors))
+        object.__setattr__(self, "colors", colors)
         if self.max_episode_steps < 1:
             raise ValueError(f"max_episode_steps={self.max_episode_steps}: must be at least 1")
+
+    @classmethod
+    def of(cls, **options: Any) -> DeskOptions:
+        """The options of these names; a ValueError with the nearest for a name that is none."""
+        for name in options:
+            check_choice("argument", name, [field.name for field in fields(cls)])
+        return cls(**options)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -163,7 +171,9 @@ class Episodes:
         Returns everyone's observation.
         """
         if self._obs is None and len(ids) < self.num_envs:
-            raise ValueError(f"ids={ids.tolist()}: the first reset must begin all {self.num_envs} episodes")
+            raise ValueError(
+                f"reset_mask: the first reset must begin all {self.num_envs}, not only {ids.tolist()}"
+            )
         # One generator per seed and episode: what an episode draws never depends on how the last one went.
         rngs = [np.random.default_rng([int(self._seeds[i]), int(self._played[i])]) for i in ids]
         if self.randomizer:
@@ -214,7 +224,10 @@ class Episodes:
         """
         if self._hand is None or self._obs is None:
             raise RuntimeError("call reset() before step()")
-        actions = np.array(action, np.float64)
+        try:
+            actions = np.array(action, np.float64)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"action: expected numbers [{self.num_envs}, {ACTION_DIM}] ({error})") from error
         if actions.shape != (self.num_envs, ACTION_DIM):
             raise ValueError(f"action has shape {actions.shape}: expected ({self.num_envs}, {ACTION_DIM})")
         finite = np.isfinite(actions).all(axis=1)

@@ -82,6 +82,8 @@ class Parameters:
             names = [check_choice(name, str(one), parameter.choices) for one in array.flat]
             chosen = [parameter.choices.index(one) for one in names]
             array = np.reshape(chosen, array.shape)
+        if array.dtype.kind not in "biuf":
+            raise ValueError(f"{name}={value!r}: expected numbers in {parameter.unit}")
         array = array.astype(np.float64)
         if array.shape not in ((), (self._batch.nsim,)):
             raise ValueError(f"{name} has shape {array.shape}: expected one number or [{self._batch.nsim}]")

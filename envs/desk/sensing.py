@@ -50,7 +50,7 @@ def kinds_of(obs: str) -> tuple[str, ...]:
     parts = [part for whole in obs.split("+") for part in (("rgb", "depth") if whole == "rgbd" else (whole,))]
     for part in parts:
         check_choice("obs", part, (*KINDS, "rgbd"))
-    return at_least_one("obs", tuple(parts))
+    return at_least_one("obs", parts)
 
 
 def size_of(image_size: int | Sequence[int]) -> tuple[int, int]:
@@ -74,7 +74,7 @@ class Sensors:
         sim: Simulation,
         *,
         obs: str,
-        cameras: Sequence[str],
+        cameras: str | Sequence[str],
         image_size: int | Sequence[int],
         shadows: bool,
         textures: bool,
@@ -91,8 +91,8 @@ class Sensors:
         self._size = size_of(image_size)
         self._cameras: tuple[str, ...] = ()
         if self._images:
-            self._cameras = at_least_one("cameras", tuple(cameras))
-            for camera in cameras:
+            self._cameras = at_least_one("cameras", cameras)
+            for camera in self._cameras:
                 find_camera(sim.model, camera)
             casting = COARSE_GROUPS if shadows else ()
             quality = Quality(groups=COARSE_GROUPS, shadows=casting, textures=textures)

@@ -214,8 +214,8 @@ def find_tasks(task: str | Sequence[str], scene: Scene = DESK) -> tuple[Task, ..
         # Where none is allowed, the first one's error says which scene it needs.
         names = tuple(name for name in GROUPS[task] if name in allowed) or GROUPS[task][:1]
     else:
-        names = (task,) if isinstance(task, str) else tuple(task)
-    found = tuple(TASKS[check_choice("task", name, TASKS)] for name in at_least_one("task", names))
+        names = at_least_one("task", task)
+    found = tuple(TASKS[check_choice("task", name, TASKS)] for name in names)
     for one in found:
         if not _allows(scene, one):
             others = [name for name, other in SCENES.items() if _allows(other, one)]

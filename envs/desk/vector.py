@@ -44,7 +44,7 @@ class DeskVectorEnv(VectorEnv):
     ) -> None:
         if render_mode is not None:
             check_choice("render_mode", render_mode, ("rgb_array",))
-        self.episodes = Episodes(num_envs, task, DeskOptions(**options), num_threads)
+        self.episodes = Episodes(num_envs, task, DeskOptions.of(**options), num_threads)
         self.num_envs = num_envs
         self.render_mode = render_mode
         self.single_observation_space = self.episodes.observation_space
@@ -81,7 +81,7 @@ class DeskVectorEnv(VectorEnv):
         elif isinstance(seed, (int, np.integer)):
             seeds = [int(seed) + i for i in range(self.num_envs)]
         else:
-            seeds = list(seed)
+            seeds = list(seed) if isinstance(seed, (Sequence, np.ndarray)) else []
         if len(seeds) != self.num_envs or any(s is not None and s < 0 for s in seeds):
             raise ValueError(f"seed={seed}: expected an integer >= 0, or {self.num_envs} of them")
         ids = np.array([i for i, s in enumerate(seeds) if s is not None], np.int64)

@@ -260,6 +260,7 @@ def test_infos_report_the_values_that_were_set():
             r"gravity_z=0 in simulation 1: must be between -11.81 and -7.81 m/s\^2",
         ),
         ({"mass_red": np.nan}, "mass_red=nan"),
+        ({"mass_red": "heavy"}, "mass_red='heavy': expected numbers in kg"),
         ({"texture_desk": "clot"}, "texture_desk='clot'.*did you mean 'cloth'"),
         ({"mass_red": [0.1, 0.1, 0.1]}, r"shape \(3,\): expected one number or \[2\]"),
     ],

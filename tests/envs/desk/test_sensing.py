@@ -154,6 +154,7 @@ def test_stable_baselines_learns_from_images():
         ({"obs": "rgb+rgbd"}, "obs=.*each once"),
         ({"obs": ""}, "obs=''"),
         ({"obs": "rgb", "cameras": ["statik"]}, "camera='statik'.*did you mean 'static'"),
+        ({"obs": "rgb", "cameras": "statik"}, "camera='statik'.*did you mean 'static'"),
         ({"obs": "rgb", "cameras": []}, "cameras=.*at least one"),
         ({"obs": "rgb", "image_size": 0}, "width=0"),
         ({"obs": "rgb", "image_size": (8, 8, 3)}, "image_size="),

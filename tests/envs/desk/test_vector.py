@@ -142,6 +142,8 @@ def test_errors_can_raise_instead(tmp_path, monkeypatch):
         ({"task": "lift_blck"}, "did you mean 'lift_block'"),
         ({"obs": "stat"}, "did you mean 'state'"),
         ({"colors": ["blu"]}, "did you mean 'blue'"),
+        ({"colors": "blu"}, "colors='blu'.*did you mean 'blue'"),
+        ({"colours": "blue"}, "argument='colours'.*did you mean 'colors'"),
         ({"on_error": "ignore"}, "on_error='ignore'"),
         ({"max_episode_steps": 0}, "max_episode_steps=0"),
         ({"render_mode": "human"}, "render_mode='human'"),
@@ -159,8 +161,13 @@ def test_misuse_is_named():
     env.reset(seed=0)
     with pytest.raises(ValueError, match=r"shape \(2, 6\): expected \(2, 7\)"):
         env.step(np.zeros((2, 6)))
-    with pytest.raises(ValueError, match="seed="):
-        env.reset(seed=[1, 2, 3])
+    with pytest.raises(ValueError, match="action: expected numbers"):
+        env.step([["left"] * 7] * 2)
+    for seed in ([1, 2, 3], 1.5, -1):
+        with pytest.raises(ValueError, match="seed="):
+            env.reset(seed=seed)
+    with pytest.raises(ValueError, match="first reset must begin all 2"):
+        DeskVectorEnv(2).reset(options={"reset_mask": np.array([True, False])})
 
 
 def test_colors_and_tasks_are_drawn_per_episode():
