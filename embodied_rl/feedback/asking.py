@@ -4,8 +4,9 @@ Now and then pairs of segments are chosen from a pool of recent ones, those firs
 about (Christiano et al. 2017, section 2.2.4), a teacher compares them, and the ensemble is trained on all
 comparisons so far.
 
-Departures: 1) `first_share` of the comparisons is asked in the first rollout and the rest at even intervals,
-where the paper asks ever more slowly. 2) Pairs are random while the ensemble knows nothing.
+Departures: 1) `first_share` of the comparisons is asked in the first rollout and the rest at even intervals
+in the first half of the run, where the paper asks ever more slowly. 2) Pairs are random while the ensemble
+knows nothing.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ class Config:
 
     num_comparisons: int = 200
     first_share: float = 0.25  # of them asked in the first iteration, the paper's share
-    ask_every: int = 5  # iterations
-    ask_until: float = 0.8  # share of the run after which nothing is asked any more
+    ask_every: int = 2  # iterations
+    ask_until: float = 0.5  # share of the run after which nothing is asked any more
     segment: int = 25  # steps
     per_rollout: int = 100  # segments of each rollout that go into the pool
     pool: int = 1000  # segments kept
@@ -113,7 +114,7 @@ class Feedback:
         return self._ask(count, step) if count else stats
 
     def _due(self, step: int) -> int:
-        return self._cfg.due(step, self._run.cfg.steps) - self.judged.num_asked
+        return max(0, self._cfg.due(step, self._run.cfg.steps) - self.judged.num_asked)
 
     def _developed(self, camera: clips.Camera, steps: Steps, step: int) -> Segments:
         """What the camera saw whole, with its clips on disk."""

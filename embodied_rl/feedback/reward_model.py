@@ -5,15 +5,18 @@
 
 The members are stacked like twin critics: one batched forward. Each sees its own bootstrap of the comparisons
 (drawn once, when one is judged), and those that it never sees are its validation set: 1/e of them, as in the
-paper. The reward is the mean of the members, each normalised to mean 0 and deviation 1 over the pool.
+paper, which regularises by them: the decay of the weights grows where their loss is above 1.5 times that of
+the comparisons seen, and shrinks where it is below 1.1 times that. The reward is the mean of the members,
+each normalised to mean 0 and deviation 1 over the pool.
 
 Departures: 1) targets are smoothed by `label_noise` / 2, in place of a chance of `label_noise` of a random
-answer within P. 2) A fixed weight decay, where the paper adapts an l2 coefficient to the validation loss.
+answer within P. 2) Decoupled weight decay, one for all members, in place of an l2 loss.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -26,6 +29,9 @@ from rl_core.config import require, require_widths
 from rl_core.normalizers import RunningMeanStd
 from rl_core.preferences import bradley_terry_loss
 
+_RATIOS = (1.1, 1.5)  # of the losses of comparisons not seen and seen, between which the decay stays
+_MOST = 0.05  # share that the decay may take off the weights in one step
+
 
 @dataclass(kw_only=True, slots=True)
 class Config:
@@ -34,9 +40,9 @@ class Config:
     members: int = 3
     hidden: tuple[int, ...] = (64, 64)
     lr: float = 1e-3
-    weight_decay: float = 1e-4
+    weight_decay: float = 1.0  # at first; a step takes lr x this share off the weights
     label_noise: float = 0.1  # share of answers taken to be given at random
-    updates: int = 100  # whenever new comparisons are there
+    updates: int = 50  # whenever new comparisons are there
     batch_size: int = 64  # comparisons
 
     def __post_init__(self) -> None:
@@ -46,9 +52,8 @@ class Config:
                 getattr(self, name) >= 1, f"algo.feedback.reward.{name}", getattr(self, name), "at least 1"
             )
         require(0 < self.lr < math.inf, "algo.feedback.reward.lr", self.lr, "finite and > 0")
-        require(
-            0 <= self.weight_decay < 1, "algo.feedback.reward.weight_decay", self.weight_decay, "in [0, 1)"
-        )
+        shrink, name = self.lr * self.weight_decay, "algo.feedback.reward.weight_decay"
+        require(0 <= shrink <= _MOST, name, self.weight_decay, f">= 0 and at most {_MOST} / lr")
         require(0 <= self.label_noise < 1, "algo.feedback.reward.label_noise", self.label_noise, "in [0, 1)")
         require_widths("algo.feedback.reward.hidden", self.hidden)
 
@@ -104,10 +109,15 @@ def preference_loss(logits: Tensor, preference: Tensor, weight: Tensor, label_no
 
     A member's loss is the mean over the comparisons that it sees, as often as it sees them.
     """
+    loss = cross_entropy(logits, preference, label_noise)
+    return ((weight * loss).sum(1) / weight.sum(1).clamp_min(1.0)).sum()
+
+
+def cross_entropy(logits: Tensor, preference: Tensor, label_noise: float) -> Tensor:
+    """Loss of each member's logits `[M, Q]` on each of the preferences `[Q]`: `[M, Q]`."""
     target = (1.0 - label_noise) * preference + 0.5 * label_noise
     zero = torch.zeros_like(logits)
-    loss = target * bradley_terry_loss(logits, zero) + (1.0 - target) * bradley_terry_loss(zero, logits)
-    return ((weight * loss).sum(1) / weight.sum(1).clamp_min(1.0)).sum()
+    return target * bradley_terry_loss(logits, zero) + (1.0 - target) * bradley_terry_loss(zero, logits)
 
 
 def update(
@@ -126,30 +136,42 @@ def fit(
 ) -> dict[str, float]:
     """Train on all comparisons for `cfg.updates` steps, normalise over the pool; what `evaluate` returns."""
     agent.obs_stats.update(pool.obs)
-    losses = []
     for _ in range(cfg.updates):
         size = (min(cfg.batch_size, len(judged)),)
         index = torch.randint(len(judged), size, generator=generator, device=generator.device)
         rows = judged.pairs[index], judged.preference[index], judged.counts[index].T
-        losses.append(update(agent, *rows, cfg)["loss"])
+        update(agent, *rows, cfg)
     agent.normalize(pool)
-    return {"loss": float(torch.stack(losses).mean()), **evaluate(agent, judged)}
+    stats = evaluate(agent, judged, cfg)
+    (group,) = agent.optimizer.param_groups
+    group["weight_decay"] = adapted_decay(group["weight_decay"], stats, _MOST / cfg.lr)
+    return stats | {"weight_decay": group["weight_decay"]}
+
+
+def adapted_decay(decay: float, losses: Mapping[str, float], most: float) -> float:
+    """Twice the decay, up to `most`, where members overfit, half of it where they could fit more closely."""
+    low, high = _RATIOS
+    if losses["loss_unseen"] > high * losses["loss"]:
+        return min(2.0 * decay, most)
+    return 0.5 * decay if losses["loss_unseen"] < low * losses["loss"] else decay
 
 
 @torch.no_grad()
-def evaluate(agent: Agent, judged: Judgements) -> dict[str, float]:
-    """How often the ensemble agrees with the teacher on comparisons that its members have not seen.
+def evaluate(agent: Agent, judged: Judgements, cfg: Config) -> dict[str, float]:
+    """Loss on comparisons that members have and have not seen, and how often they agree with the teacher.
 
-    Each comparison is judged by the members whose bootstrap left it out; those that all have seen, and ties,
-    do not count. Without any left there is no `accuracy`.
+    For the accuracy each comparison is judged by the members whose bootstrap left it out; those that all have
+    seen, and ties, do not count. Without any left there is no `accuracy`.
     """
     logits, unseen = agent.logits(judged.pairs), judged.counts.T == 0
+    loss = cross_entropy(logits, judged.preference, cfg.label_noise)
+    stats = {"loss": float(loss[~unseen].mean()), "loss_unseen": float(loss[unseen].mean())}
     counts = unseen.any(0) & (judged.preference != 0.5)
     if not counts.any():
-        return {}
+        return stats
     held_out = torch.where(unseen, logits, 0.0).sum(0)[counts]
     right = (held_out > 0) == (judged.preference[counts] > 0.5)
-    return {"accuracy": float(right.float().mean()), "held_out": float(counts.sum())}
+    return stats | {"accuracy": float(right.float().mean()), "held_out": float(counts.sum())}
 
 
 @torch.no_grad()

@@ -70,10 +70,23 @@ def test_accuracy_counts_what_the_members_have_not_seen():
     judged.preference = torch.tensor(  # right, seen by all, wrong, a tie, right
         [float(said[0] > 0), 1.0, float(said[2] <= 0), 0.5, float(said[4] > 0)]
     )
-    found = reward_model.evaluate(agent, judged)
-    assert found == {"accuracy": pytest.approx(2 / 3), "held_out": 3.0}
+    found = reward_model.evaluate(agent, judged, reward_model.Config())
+    assert found["accuracy"] == pytest.approx(2 / 3)
+    assert found["held_out"] == 3
+    loss = reward_model.cross_entropy(logits, judged.preference, 0.1)
+    unseen = judged.counts.T == 0
+    assert found["loss"] == pytest.approx(float(loss[~unseen].mean()))
+    assert found["loss_unseen"] == pytest.approx(float(loss[unseen].mean()))
     judged.counts = torch.ones(5, 3)
-    assert reward_model.evaluate(agent, judged) == {}
+    assert "accuracy" not in reward_model.evaluate(agent, judged, reward_model.Config())
+
+
+def test_the_decay_follows_the_loss_on_what_was_not_seen():
+    assert reward_model.adapted_decay(1.0, {"loss": 0.2, "loss_unseen": 0.4}, 50.0) == 2.0
+    assert reward_model.adapted_decay(40.0, {"loss": 0.2, "loss_unseen": 0.4}, 50.0) == 50.0
+    assert reward_model.adapted_decay(1.0, {"loss": 0.2, "loss_unseen": 0.21}, 50.0) == 0.5
+    assert reward_model.adapted_decay(1.0, {"loss": 0.2, "loss_unseen": 0.26}, 50.0) == 1.0
+    assert reward_model.adapted_decay(1.0, {"loss": 0.2, "loss_unseen": float("nan")}, 50.0) == 1.0
 
 
 def test_members_disagree_by_the_variance_of_their_answers():
@@ -91,6 +104,7 @@ def test_members_disagree_by_the_variance_of_their_answers():
     [
         ({"members": 0}, "algo.feedback.reward.members=0"),
         ({"lr": math.nan}, "algo.feedback.reward.lr=nan"),
+        ({"weight_decay": 51.0}, "algo.feedback.reward.weight_decay=51.0.*at most 0.05 / lr"),
         ({"label_noise": 1.0}, "algo.feedback.reward.label_noise=1.0"),
         ({"hidden": ()}, "algo.feedback.reward.hidden"),
     ],
