@@ -7,6 +7,9 @@ from unittest.mock import MagicMock
 import pytest
 import torch
 
+from llm_align.data.loader import make_batch
+from llm_align.data.tokens import Encoded
+from llm_align.offline.reference import shared_tokens
 from rl_core import kl, policy_losses, preferences, reductions
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # or each import warns that it may change
@@ -47,9 +50,9 @@ def _rows():
     return SimpleNamespace(log_prob=log_prob, old=old, ref=ref, mask=mask, advantage=advantage)
 
 
-def trl_dpo(rows, *loss_types, divergence="reverse_kl", alpha=0.5):
+def trl_dpo(rows, *loss_types, divergence="reverse_kl", alpha=0.5, surplus=None):
     trainer = stub(
-        ld_alpha=None,
+        ld_alpha=surplus,
         precompute_ref_logps=True,
         use_weighting=False,
         beta=BETA,
@@ -124,6 +127,27 @@ def test_sigmoid_of_log_ratios_per_token(rows):
     chosen, rejected = reductions.masked_mean(rows.log_prob - rows.ref, rows.mask, dim=-1).chunk(2)
     ours = preferences.sigmoid_loss(chosen, rejected, beta=BETA).mean()
     assert torch.allclose(ours, trl_dpo(rows, "sigmoid_norm"), atol=1e-5)
+
+
+def test_dpo_whose_surplus_tokens_count_less(rows):
+    """TRL takes the reference's sums as they are, so the reference is left at 0."""
+    pairs = [(int(w.sum()), int(r.sum())) for w, r in zip(*rows.mask.chunk(2), strict=True)]
+    items = [
+        Encoded(
+            prompt=[1], responses=[[2] * n for n in pair], loss_masks=[[True] * n for n in pair], example=None
+        )
+        for pair in pairs
+    ]
+    shared = shared_tokens(make_batch(items, range(len(items))))
+    rows.ref = torch.zeros(B, L)
+    weighted = torch.where(rows.mask, rows.log_prob, 0.0)
+    for row in range(B):  # ours has each pair's answers side by side
+        keep = shared[2 * (row % (B // 2)) + row // (B // 2)]
+        weighted[row, : len(keep)] *= torch.where(keep, 1.0, 0.5)
+    chosen, rejected = weighted.sum(1).chunk(2)
+    ours = preferences.sigmoid_loss(chosen, rejected, beta=BETA).mean()
+    assert torch.allclose(ours, trl_dpo(rows, "sigmoid", surplus=0.5), atol=1e-5)
+    assert not torch.allclose(ours, trl_dpo(rows, "sigmoid"), atol=1e-5)
 
 
 def test_dpo_with_the_likelihood_of_the_chosen(rows):
