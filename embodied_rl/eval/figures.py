@@ -114,7 +114,9 @@ def bands(
         low, high = (0.9 * (array[:, side] - array.min()) / widest - row for side in (0, 1))
         axes.fill_between(x, low, high, step="post", color=_LINE, alpha=0.6, linewidth=0.6)
     axes.set_yticks([0.45 - row for row in range(len(ranges))], list(ranges), fontsize=8)
+    axes.set_ylim(-len(ranges) + 0.8, 1.1)
     axes.set_xlabel("episodes")
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.set_title(name, fontsize=11, loc="left")
     return Inline(svg=_to_svg(figure, name), caption=caption)
 

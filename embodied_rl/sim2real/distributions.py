@@ -93,11 +93,10 @@ def rules(config: Mapping[str, Mapping[str, Any]], table: Mapping[str, Known]) -
     `*` and `?` in a name match any characters. Raises ValueError for an unknown name (with the nearest ones),
     a rule that is none, an empty or inverted range, and a range that leaves the parameter's bounds.
     """
-    found: dict[str, Rule] = {}
-    for pattern, spec in config.items():
-        for name in matches(pattern, table):
-            found[name] = _rule(name, pattern, spec, table[name])
-    return tuple(found.values())
+    last: dict[str, str] = {}  # name: the pattern that wins
+    for pattern in config:
+        last |= dict.fromkeys(matches(pattern, table), pattern)
+    return tuple(_rule(name, pattern, config[pattern], table[name]) for name, pattern in last.items())
 
 
 def matches(pattern: str, table: Mapping[str, Known]) -> list[str]:

@@ -8,34 +8,55 @@ from embodied_rl.eval.figures import Inline, bands, bars, lines
 from embodied_rl.eval.statistics import Interval
 from embodied_rl.sim2real.adr import Adr
 from embodied_rl.sim2real.belief import Fit
-from embodied_rl.sim2real.replay import Motion, Replay
+from embodied_rl.sim2real.replay import STEP_SECONDS, Motion, Replay
 
-_SHOWN = 100  # steps
+_EPISODES = 3  # of which the errors are shown
 
 
 def fit_figures(motion: Motion, fit: Fit, *, contacts: bool) -> list[Inline]:
-    """How far the replayed joints are from the recorded ones, before and after, and what was found."""
-    replay = Replay(motion, ("joints",), most=1, contacts=contacts)
+    """Recorded motion and its replay, before and after the fit; how far apart they are; what was found."""
+    replay = Replay(motion, ("joints",), most=2, contacts=contacts)
     measured, table = replay.measured()["joints"], replay.parameters.table
-    nominal = {name: np.array([table[name].nominal]) for name in fit.names or list(fit.unidentifiable)}
-    fitted = {name: np.array([value]) for name, value in zip(fit.names, fit.value, strict=True)}
-    series = {}
-    for what, values in {"nominal": nominal, "fitted": fitted or nominal}.items():
-        error = np.sqrt(((replay.predict(values)["joints"][0] - measured) ** 2).mean(axis=2))
-        shown = (1e3 * error[motion.running][:_SHOWN]).tolist()
-        series[what] = ([step / 10 for step in range(len(shown))], shown)
-    first = lines("Replayed against recorded joints", series, labels=("seconds", "mrad"), log=True,
-                  caption="root mean square over the joints, first 10 s")  # fmt: skip
+    names = fit.names or tuple(fit.unidentifiable)
+    nominal = np.array([table[name].nominal for name in names])
+    both = np.stack([nominal, fit.value if fit.names else nominal])
+    found = replay.predict({name: both[:, i] for i, name in enumerate(names)})["joints"]
+    pictures = [_joint(motion, measured, found), _errors(motion, measured, found)]
     if not fit.names:
-        return [first]
-    found = [
+        return pictures
+    ratios = [
         Interval(value=v / n, low=a / n, high=b / n)
-        for v, a, b, n in zip(
-            fit.value, fit.low, fit.high, [table[name].nominal or 1.0 for name in fit.names], strict=True
-        )
+        for v, a, b, n in zip(fit.value, fit.low, fit.high, np.where(nominal, nominal, 1.0), strict=True)
     ]
     caption = "over the nominal value (where that is 0: the value itself), with 95 % intervals"
-    return [first, bars("Identified parameters", fit.names, {"fit": found}, label="ratio", caption=caption)]
+    bar = bars("Identified parameters", fit.names, {"fit": ratios}, label="ratio", caption=caption)
+    return [*pictures, bar]
+
+
+def _joint(motion: Motion, measured: np.ndarray, found: np.ndarray) -> Inline:
+    """The joint that is replayed worst before the fit, through the first episode."""
+    steps = int(motion.running[0].sum())
+    worst = int(np.square(found[0, 0, :steps] - measured[0, :steps]).sum(axis=0).argmax())
+    seconds = [STEP_SECONDS * (step + 1) for step in range(steps)]
+    series = {"recorded": measured[0], "nominal": found[0, 0], "fitted": found[1, 0]}
+    return lines(
+        f"Joint {worst + 1}, recorded and replayed",
+        {what: (seconds, joints[:steps, worst].tolist()) for what, joints in series.items()},
+        labels=("seconds", "rad"),
+        caption="what the nominal desk replays worst, first episode; a good fit hides the recording",
+    )  # fmt: skip
+
+
+def _errors(motion: Motion, measured: np.ndarray, found: np.ndarray) -> Inline:
+    running = motion.running[:_EPISODES]
+    seconds = [STEP_SECONDS * (step + 1) for step in range(int(running.sum()))]
+    series = {}
+    for what, joints in zip(("nominal", "fitted"), found, strict=True):
+        error = np.sqrt(np.square(joints[:_EPISODES] - measured[:_EPISODES]).mean(axis=2))[running]
+        series[what] = (seconds, (1e3 * error).tolist())
+    caption = f"root mean square over the joints, the first {len(running)} episodes in a row"
+    what = "Replayed against recorded joints"
+    return lines(what, series, labels=("seconds", "mrad"), log=True, caption=caption)
 
 
 def adr_figures(adr: Adr) -> list[Inline]:

@@ -41,26 +41,33 @@ class Reality:
         require(0 <= self.dropped < 1, "dropped", self.dropped, "in [0, 1)")
 
 
+def _blocks(mass: float, friction: float) -> dict[str, float]:
+    names = SCENE.colors
+    return {f"mass_{name}": mass for name in names} | {f"friction_{name}": friction for name in names}
+
+
 # Some within the ranges of configs/randomization/desk.yaml, some outside, all with something not modelled.
+# How far they go follows from what a policy of the nominal desk bears. One at a time, effects on arm, gripper
+# and encoders cost it next to nothing, a sensor delay of one action 7 of 100 episodes and of two 41, blocks
+# with a friction of 0.1 cost 26, object positions that are some 15 mm off 20, a camera that is 25 mm off 17.
 HELD_OUT = {
     "worn arm": Reality(
-        parameters={"arm_gain": 0.65, "arm_damping": 1.8, "arm_frictionloss": 1.5, "link_mass": 1.15},
-        backlash=0.004,
+        parameters={"arm_gain": 0.6, "arm_damping": 2.5, "arm_frictionloss": 2.5, "link_mass": 1.3,
+                    "arm_force": 0.5}, backlash=0.015, delay=2,
     ),
-    "slow link": Reality(parameters={"latency": 0.05, "arm_gain": 0.9}, delay=1, dropped=0.1),
+    "slow link": Reality(parameters={"latency": 0.1, "arm_gain": 0.8}, delay=2, dropped=0.2),
     "heavy and slippery": Reality(
-        parameters={"mass_red": 0.2, "mass_blue": 0.2, "mass_pink": 0.2, "friction_fingers": 0.7,
-                    "friction_red": 0.6, "friction_blue": 0.6, "friction_pink": 0.6, "gripper_gain": 0.7},
-        dropped=0.05,
+        parameters={**_blocks(0.3, 0.15), "friction_fingers": 0.4, "gripper_gain": 0.6}, delay=1, dropped=0.05
     ),
     "badly calibrated": Reality(
-        parameters={"offset_joint1": 0.02, "offset_joint2": -0.015, "offset_joint4": 0.015,
-                    "object_noise": 0.003}, camera=(0.008, -0.006, 0.004), turned=0.06,
+        parameters={"offset_joint1": 0.03, "offset_joint2": -0.03, "offset_joint4": 0.03,
+                    "offset_joint6": -0.03, "object_noise": 0.008},
+        delay=2, camera=(0.018, -0.012, 0.01), turned=0.15,
     ),
     "a bit of all": Reality(
-        parameters={"arm_gain": 0.8, "mass_red": 0.14, "mass_blue": 0.14, "mass_pink": 0.14, "latency": 0.02,
-                    "action_noise": 0.08, "joint_noise": 0.003, "friction_fingers": 0.9},
-        backlash=0.002, camera=(0.004, 0.004, 0.0), dropped=0.05,
+        parameters={**_blocks(0.2, 0.3), "arm_gain": 0.7, "latency": 0.05, "action_noise": 0.15,
+                    "joint_noise": 0.01, "object_noise": 0.005, "friction_fingers": 0.6},
+        backlash=0.006, delay=2, camera=(0.008, 0.008, 0.005), dropped=0.1,
     ),
 }  # fmt: skip
 

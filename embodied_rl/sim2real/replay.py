@@ -32,7 +32,7 @@ Floats = NDArray[np.float64]
 CHANNELS = ("joints", "width", "blocks", "furniture")  # fields of the observation that can be compared
 CORRECTIONS = (1.0, 0.2)  # first the smoothest problem, at the end the one with the least noise
 _POSITIONS = mujoco.mjtStage.mjSTAGE_POS.value
-_SECONDS = CONTROL_STEPS * PHYSICS_STEP  # per action
+STEP_SECONDS = CONTROL_STEPS * PHYSICS_STEP  # per action
 _NUM_JOINTS = 7
 
 
@@ -47,7 +47,7 @@ class Motion:
     @property
     def seconds(self) -> float:
         """How long the motion is in all."""
-        return float(self.running.sum()) * _SECONDS
+        return float(self.running.sum()) * STEP_SECONDS
 
 
 def motion_of(episodes: Episodes, max_seconds: float = 0.0) -> Motion:
@@ -62,7 +62,7 @@ def motion_of(episodes: Episodes, max_seconds: float = 0.0) -> Motion:
     kept = len(episodes.lengths)
     if max_seconds:
         kept = max(
-            1, int(np.searchsorted(np.cumsum(episodes.lengths) * _SECONDS, max_seconds + 1e-9, "right"))
+            1, int(np.searchsorted(np.cumsum(episodes.lengths) * STEP_SECONDS, max_seconds + 1e-9, "right"))
         )
     parts = [episodes.episode(i) for i in range(kept)]
     longest = int(episodes.lengths[:kept].max())

@@ -8,6 +8,12 @@ which `mujoco.batch` makes unnecessary, and needs packages that the project does
   that before, when all that was known were the bounds. The rest keep their nominal value and are reported as
   not identifiable, and the others are fitted again without them;
 * how sure one may be: `embodied_rl.sim2real.uncertainty`.
+
+Joints with dry friction stick and break loose. Whether a joint does so now or a step later can hang on the
+encoders' noise, and is then no evidence about parameters, but makes valleys in the sum of squares that have
+nothing to do with the truth. So the last steps give rows whose residuals are large, at the solution or at
+either end of a difference, less weight, and look for lower ground along the two directions that the motion
+tells least about.
 """
 
 from __future__ import annotations
@@ -33,7 +39,10 @@ _NOISE = {"joints": 1e-3, "width": 1e-3, "blocks": 2e-3, "furniture": 1e-3}
 _FAR, _NEAR = 0.03, 0.01
 _TOLERANCE = 2e-3  # of a step of the solver, likewise
 _POLISH = 8  # steps at most
-_GAIN = 1e-4  # of the squared residuals, below which polishing ends
+_GAIN = 1e-4  # of the loss, below which polishing ends
+_CLIP = 4.0  # standard deviations from which on a residual counts less
+_SHARES = (1.0, 0.5, 0.25)  # of a step of Gauss and Newton that are tried
+_SCAN = (-8.0, -3.0, 3.0, 8.0)  # textbook standard errors, along the directions that are known least
 _TOLD = 0.5  # of the spread between the bounds: with more of it left, the data said nothing
 _STRETCHES = 2  # per parameter, at least
 
@@ -54,7 +63,8 @@ def identify(
     ValueError for an unknown name (with the nearest), for none at all, and for a motion that is too short.
     """
     require(bool(names), "parameters", list(names), "at least one name")
-    replay = Replay(motion, channels, most=2 * len(names) + 1, contacts=contacts, num_threads=num_threads)
+    most = max(2 * len(names) + 1, len(_SHARES) + 2 * len(_SCAN))
+    replay = Replay(motion, channels, most=most, contacts=contacts, num_threads=num_threads)
     return _Problem(replay, names, start).solve()
 
 
@@ -136,6 +146,7 @@ class _Problem:
         self, u: Floats, active: list[int], residual: Floats, jacobian: Floats, left: dict[str, float],
         before: dict[str, float],
     ) -> Fit:  # fmt: skip
+        noise = self._rms(self._residual(u[active][:, None], u, active)[:, 0])
         spread = covariance(jacobian, residual, self._clusters)
         reach = np.zeros_like(u)
         reach[active] = half_width(spread, self._num_stretches)
@@ -144,7 +155,7 @@ class _Problem:
         slope = (above - below) / (2 * _NEAR)
         return Fit(
             names=tuple(self._known[i].name for i in active), value=value, low=low, high=high,
-            covariance=spread * np.outer(slope, slope), unidentifiable=left, noise=self._rms(residual),
+            covariance=spread * np.outer(slope, slope), unidentifiable=left, noise=noise,
             before=before, seconds=self._replay.motion.seconds,
         )  # fmt: skip
 
@@ -161,20 +172,31 @@ class _Problem:
     def _polish(self, u: Floats, active: list[int]) -> tuple[Floats, Floats, Floats]:
         """Steps of Gauss and Newton with central differences, more exact than the solver, while they help.
 
-        Returns the shares, and residuals `[R]` and Jacobian `[R, P]` there.
+        Returns the shares, and weighted residuals `[R]` and Jacobian `[R, P]` there.
         """
         for _ in range(_POLISH):
-            residual, jacobian = self._linearised(u, active, _NEAR)
-            step = np.linalg.lstsq(jacobian, residual)[0]
-            # Half and quarter steps too: one batch costs little more than one replay.
-            shares = np.clip(u[active] - np.outer((1.0, 0.5, 0.25), step), 0.0, 1.0).T
-            squares = (self._residual(shares, u, active) ** 2).sum(axis=0)
-            best = int(np.argmin(squares))
-            if squares[best] > (1 - _GAIN) * (residual**2).sum():
+            loss, residual, jacobian = self._weighted(u, active)
+            moves = [-share * np.linalg.lstsq(jacobian, residual)[0] for share in _SHARES]
+            values, directions = np.linalg.eigh(jacobian.T @ jacobian)
+            moves += [
+                far * directions[:, k] / np.sqrt(values[k]) for k in range(len(active))[:2] for far in _SCAN
+            ]
+            tried = np.clip(u[active] + np.stack(moves), 0.0, 1.0).T
+            losses = _loss(self._residual(tried, u, active))
+            best = int(np.argmin(losses))
+            if losses[best] > (1 - _GAIN) * loss:
                 return u, residual, jacobian
             u = u.copy()
-            u[active] = shares[:, best]
-        return u, *self._linearised(u, active, _NEAR)
+            u[active] = tried[:, best]
+        return u, *self._weighted(u, active)[1:]
+
+    def _weighted(self, u: Floats, active: list[int]) -> tuple[float, Floats, Floats]:
+        """Loss, and residuals `[R]` and Jacobian `[R, P]` times the square roots of their weights."""
+        residual, jacobian = self._linearised(u, active, _NEAR)
+        # To first order the residual at the far end of every difference.
+        worst = np.abs(residual) + _NEAR * np.abs(jacobian).max(axis=1)
+        weight = np.minimum(1.0, _CLIP / np.maximum(worst, _CLIP))
+        return float(_loss(residual)), weight * residual, weight[:, None] * jacobian
 
     def _residual(self, x: Floats, u: Floats, active: list[int]) -> Floats:
         """Residuals `[R, n]` of `n` columns of active parameters; the others stay at `u`."""
@@ -205,3 +227,9 @@ class _Problem:
             name: float(np.sqrt((part**2).mean()) * self._noise[name])
             for name, part in zip(self._replay.channels, parts, strict=True)
         }
+
+
+def _loss(residual: Floats) -> Floats:
+    """Cauchy's loss `[...]` of residuals `[R, ...]`: squares where they are small, then hardly growing."""
+    loss: Floats = _CLIP**2 * np.log1p((residual / _CLIP) ** 2).sum(axis=0)
+    return loss

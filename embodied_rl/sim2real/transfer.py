@@ -22,8 +22,6 @@ import numpy as np
 from embodied_rl.data import collect
 from embodied_rl.eval import figures, report
 from embodied_rl.eval import rollout as rollouts
-from embodied_rl.eval.figures import Inline, bars
-from embodied_rl.eval.statistics import Interval, wilson
 from embodied_rl.models.policy import ActorPolicy
 from embodied_rl.online import ppo
 from embodied_rl.online.rollout import Config as RolloutConfig
@@ -38,6 +36,7 @@ from embodied_rl.sim2real.randomization import Draw, Randomization, Sampler
 from embodied_rl.sim2real.realities import HELD_OUT, Reality, open_reality
 from embodied_rl.sim2real.replay import Motion
 from embodied_rl.sim2real.sysid import identify
+from embodied_rl.sim2real.table import NOMINAL, Table
 from envs.suites import DESK
 from rl_core import run as runs
 from rl_core.config import choice, require
@@ -45,9 +44,13 @@ from rl_core.progress import console
 
 FILE = "transfer.json"
 METHODS = ("nominal", "fixed", "adr", "sysid")
-IDENTIFIED = ("link_mass", "arm_frictionloss", "arm_damping", "arm_gain")
-NOMINAL = "nominal"  # the name of the desk without a reality in tables
+IDENTIFIED = ("link_mass", "arm_frictionloss", "arm_damping", "arm_gain", "latency")
 _EPISODES, _STEPS = 10, 60  # of the motion that is identified: 60 s
+# Of a configuration, what decides how policies are tried, and what a method does not train with.
+_TRIED = ("transfer.methods", "transfer.seeds", "transfer.episodes", "transfer.num_envs", "transfer.seed")
+_NOT_OF: dict[str, tuple[str, ...]] = {
+    "nominal": ("randomization", "adr"), "fixed": ("adr",), "adr": ("randomization",), "sysid": ("adr",)
+}  # fmt: skip
 
 
 @dataclass(kw_only=True, slots=True)
@@ -139,8 +142,14 @@ def sampler_of(method: str, cfg: Config, how: Training, realities: Mapping[str, 
     return Randomization.of(how.ranges if method == "fixed" else randomization.Config(), table)
 
 
-def train(sampler: Sampler, how: Training, seed: int, directory: Path, record: Any) -> ActorPolicy:
-    """Train one policy, or go on with it, in `directory`, whose `config.yaml` holds `record`."""
+def train(
+    sampler: Sampler, how: Training, seed: int, directory: Path, record: Any, may_change: Sequence[str] = ()
+) -> ActorPolicy:
+    """Train one policy, or go on with it, in `directory`, whose `config.yaml` holds `record`.
+
+    `may_change` names keys of the record that decide nothing about this policy. Raises ValueError where the
+    directory holds a policy that was trained in another way.
+    """
     kwargs = how.env
     env = make_randomized(DESK, how.rollout.num_envs, sampler, threads=how.rollout.threads or None, **kwargs)
     adr = sampler if isinstance(sampler, adrs.Adr) else None
@@ -148,7 +157,10 @@ def train(sampler: Sampler, how: Training, seed: int, directory: Path, record: A
         env = adrs.Curriculum(env, adr)
     resume = any((directory / "checkpoints").glob("step_*"))
     run_cfg = dataclasses.replace(how.run, dir=str(directory), seed=seed, resume=resume)
-    with world_of(env, how.rollout, DESK, kwargs) as world, runs.Run(run_cfg, config=record) as run:
+    with (
+        world_of(env, how.rollout, DESK, kwargs) as world,
+        runs.Run(run_cfg, config=record, may_change=may_change) as run,
+    ):
         agent = ppo.train(how.algo, world, run, lambda agent: dict(adr.metrics()) if adr else {})
         policy = ActorPolicy(agent.actor, world.spec, agent.normalizer(), seed=seed)
         policy.save(directory / "policy")
@@ -162,21 +174,39 @@ def _one(
     method: str, seed: int, cfg: Config, how: Training, directory: Path, record: Any,
     realities: Mapping[str, Reality],
 ) -> dict[str, list[bool]]:  # fmt: skip
-    """Successes of one policy, trained now or earlier."""
-    done, trained = directory / FILE, (directory / "policy" / "config.json").exists()
+    """Successes of one policy; what an earlier call trained and tried is kept where it is the same."""
+    done, asked = directory / FILE, _settings(method, cfg, how, realities)
     if done.exists():
-        found: dict[str, list[bool]] = json.loads(done.read_text())
-        return found
-    console.print(f"{method}, seed {seed}: {'evaluate' if trained else 'train'}")
-    if trained:
-        policy = ActorPolicy.load(directory / "policy")
-    else:
-        policy = train(sampler_of(method, cfg, how, realities), how, seed, directory, record)
+        kept = json.loads(done.read_text())
+        if kept.get("settings") == asked:
+            found: dict[str, list[bool]] = kept["successes"]
+            return found
+    console.print(f"{method}, seed {seed}")
+    may_change = (*_TRIED, *_NOT_OF[method])
+    policy = train(sampler_of(method, cfg, how, realities), how, seed, directory, record, may_change)
     found = evaluate(policy, cfg, realities, how.env)
     temporary = done.with_suffix(".tmp")
-    temporary.write_text(json.dumps(found))
+    temporary.write_text(json.dumps({"settings": asked, "successes": found}))
     temporary.replace(done)
     return found
+
+
+def _settings(method: str, cfg: Config, how: Training, realities: Mapping[str, Reality]) -> dict[str, Any]:
+    """Everything that decides successes, as JSON has it."""
+    parts: dict[str, Any] = {
+        "algo": how.algo,
+        "rollout": how.rollout,
+        "randomization": how.ranges,
+        "adr": how.adr,
+    }
+    settings: dict[str, Any] = {
+        name: asdict(part) for name, part in parts.items() if name not in _NOT_OF[method]
+    }
+    settings |= {"env": how.env, "steps": how.run.steps, "episodes": cfg.episodes, "seed": cfg.seed}
+    settings["realities"] = {name: asdict(reality) for name, reality in realities.items()}
+    del settings["rollout"]["threads"]
+    result: dict[str, Any] = json.loads(json.dumps(settings))
+    return result
 
 
 def evaluate(
@@ -190,54 +220,6 @@ def evaluate(
         found[name] = [bool(success) for success in result.successes]
         env.close()
     return found
-
-
-@dataclass(kw_only=True, slots=True)
-class Table:
-    """Success of every method on every desk; `successes[method][desk]` over all seeds and episodes."""
-
-    successes: dict[str, dict[str, list[bool]]]
-    steps: int  # of the environment, of each policy
-
-    def cell(self, method: str, desks: Sequence[str]) -> Interval:
-        """Success with a 95 % Wilson interval over the episodes of some desks."""
-        trials = [success for desk in desks for success in self.successes[method][desk]]
-        return wilson(sum(trials), len(trials))
-
-    def rows(self) -> dict[str, dict[str, Interval]]:
-        """`{method: {desk: success}}`, with all realities together in the last column."""
-        desks = list(next(iter(self.successes.values())))
-        held_out = [desk for desk in desks if desk != NOMINAL]
-        return {
-            method: {desk: self.cell(method, [desk]) for desk in desks}
-            | {"held out": self.cell(method, held_out)}
-            for method in self.successes
-        }
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values: the table, and every episode."""
-        rows = {m: {d: asdict(cell) for d, cell in row.items()} for m, row in self.rows().items()}
-        return {"success": rows, "episodes": self.successes, "environment_steps": self.steps}
-
-    def markdown(self) -> str:
-        """The table in percent."""
-        rows = self.rows()
-        desks = list(next(iter(rows.values())))
-        lines = [f"| method | {' | '.join(desks)} |", f"|---|{'---|' * len(desks)}"]
-        for method, row in rows.items():
-            cells = [
-                f"{100 * c.value:.0f} [{100 * (c.low or 0):.0f}, {100 * (c.high or 0):.0f}]"
-                for c in row.values()
-            ]
-            lines.append(f"| {method} | {' | '.join(cells)} |")
-        return "\n".join(lines)
-
-    def figure(self) -> Inline:
-        """The table as bars."""
-        rows = self.rows()
-        series = {method: list(row.values()) for method, row in rows.items()}
-        caption = f"success, 95 % Wilson intervals over episodes; {self.steps:,} environment steps each"
-        return bars("Transfer", list(next(iter(rows.values()))), series, label="success", caption=caption)
 
 
 def compare(

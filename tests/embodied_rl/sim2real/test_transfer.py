@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from embodied_rl.sim2real import adr, randomization, transfer
 from embodied_rl.sim2real.distributions import Rule
 from embodied_rl.sim2real.randomization import Draw, Randomization
 from embodied_rl.sim2real.realities import Reality
+from embodied_rl.sim2real.table import Table
 from rl_core import ppo as core
 from rl_core import run as runs
 
@@ -56,6 +58,33 @@ def test_every_method_is_trained_and_tried_and_kept(tmp_path: Path):
     assert (tmp_path / "adr-seed0" / "metrics.jsonl").read_bytes() == before
 
 
+@dataclass(kw_only=True)
+class Record:
+    """As of the script: what a run's `config.yaml` holds."""
+
+    transfer: transfer.Config
+    randomization: randomization.Config
+
+
+def test_results_are_kept_only_where_they_are_the_same(tmp_path: Path):
+    def compared(how: transfer.Training, *methods: str, **changes) -> Table:
+        cfg = settings(*methods, **changes)
+        record = Record(transfer=cfg, randomization=how.ranges)
+        return transfer.compare(cfg, how, tmp_path, record, REALITIES)
+
+    compared(training(), "nominal", "fixed")
+    learnt = (tmp_path / "nominal-seed0" / "metrics.jsonl").read_bytes()
+    table = compared(training(), "nominal", seed=7)  # other episodes: tried again, not trained again
+    assert json.loads((tmp_path / "nominal-seed0" / "transfer.json").read_text())["settings"]["seed"] == 7
+    assert len(table.successes["nominal"]["stiff"]) == 2
+    other = training()
+    other.ranges = randomization.Config(parameters={"arm_gain": {"uniform": [0.9, 1.1]}})
+    compared(other, "nominal")  # which draws nothing
+    assert (tmp_path / "nominal-seed0" / "metrics.jsonl").read_bytes() == learnt
+    with pytest.raises(ValueError, match=r"another configuration \(randomization.parameters"):
+        compared(other, "fixed")
+
+
 def test_identified_desks_are_like_the_realities(monkeypatch):
     monkeypatch.setattr(transfer, "_STEPS", 25)
     monkeypatch.setattr(transfer, "IDENTIFIED", ("arm_gain",))
@@ -80,7 +109,7 @@ def test_a_mixture_draws_from_all_its_parts():
 
 
 def test_cells_by_hand():
-    table = transfer.Table(
+    table = Table(
         successes={"nominal": {"nominal": [True] * 4, "a": [True, False], "b": [False, False]}}, steps=10
     )
     row = table.rows()["nominal"]
