@@ -7,8 +7,8 @@ A member of the family is a point on independent axes (`family`): score (the div
 mean over tokens, with or without a reference, likelihood term. `algo=ipo algo.reference=false` is as valid
 as any.
 
-The reference is asked once per dataset and not at all the next time (`offline.reference`); the prompt of a
-pair is computed once, for both answers, by packing.
+The reference is asked once per dataset and not at all the next time (`offline.reference`), but for TR-DPO's,
+which moves; the prompt of a pair is computed once, for both answers, by packing.
 
 Departures: KTO's mismatched answers are those of the next example of the dataset, fixed, so that their
 reference log-probabilities are cached too (TRL rotates within batches, fixed as well); BCO without its

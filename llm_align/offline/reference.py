@@ -96,8 +96,8 @@ class References:
 
 
 class MovingReference(nn.Module):
-    """A reference of its own weights, which follow the policy's (TR-DPO, arXiv:2404.09656), `[P, K]` anew
-    for every batch.
+    """A reference of its own weights, which follow the policy's (TR-DPO, arXiv:2404.09656): asked for every
+    batch.
 
     Raises ValueError for a model with adapters: their products do not mix as weights do.
     """
@@ -115,6 +115,10 @@ class MovingReference(nn.Module):
         with torch.autocast(batch.mask.device.type, torch.bfloat16, enabled=self._autocast):
             log_prob = log_probs(self.model, batch.responses).log_prob
         return Scored(batch=batch, reference=batch.grid(log_prob.sum(1)))
+
+    def train(self, mode: bool = True) -> MovingReference:
+        """Stay in evaluation mode: a reference has no dropout."""
+        return super().train(False)
 
     @torch.no_grad()
     def follow(self, policy: nn.Module, share: float) -> None:

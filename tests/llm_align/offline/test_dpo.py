@@ -187,6 +187,8 @@ def test_before_it_moves_a_moving_reference_says_what_the_table_says(tmp_path):
     held = small.batches(small.preferences())
     tables = [train(tmp_path / name, quick(dpo.MEMBERS[name]), held_out=held) for name in ("dpo", "tr_dpo")]
     torch.testing.assert_close(*(small.weights(agent.policy) for agent in tables))
+    moving = tables[1].train().moving  # as after an evaluation
+    assert not moving.model.training
 
 
 def test_tokens_beyond_the_shorter_answer_count_by_their_surplus(tmp_path):
