@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -85,6 +86,15 @@ def test_stopped_and_resumed_is_bit_for_bit_the_uninterrupted_run(
     assert whole_rows == part_rows
 
 
+@pytest.fixture
+def interrupts() -> Iterator[None]:
+    """Ctrl-C raises, also where the shell started the tests in the background and had it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interrupts")
 def test_outside_the_steps_signals_act_as_usual(tmp_path: Path):
     root = config(tmp_path)
     with pytest.raises(KeyboardInterrupt), Run(root.run, config=root):
