@@ -5,12 +5,14 @@
 `--data` is a file as `benchmarks.transitions` describes it, or a Minari dataset id. d3rlpy (--library
 d3rlpy) trains in its own environment and hands over its actor's weights; the mode of all three policies is
 tanh of a perceptron, which is rebuilt here, so physics, seeds and the evaluation loop are the same for both
-libraries.
+libraries. A policy in training may walk well at one update and fall at the next: with `--snapshots=K` the
+return is the mean over K policies, evenly spaced over the second half of the training.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import subprocess
 import tempfile
@@ -48,6 +50,12 @@ class Cell:
     updates: int
     batch: int
     precision: str
+    snapshots: int
+
+    @property
+    def snapshot_every(self) -> int:
+        """Updates between two snapshots; the last one is the end of the training."""
+        return self.updates // (2 * self.snapshots)
 
 
 def prepare(data: str, algo: str, directory: Path, scale_reward: bool) -> tuple[Path, Normalizer]:
@@ -72,44 +80,53 @@ def prepare(data: str, algo: str, directory: Path, scale_reward: bool) -> tuple[
     return prepared, normalizer
 
 
-def train_ours(cell: Cell, file: Path, directory: Path) -> tuple[Actor, Spec]:
-    """Train with this project; return the actor and the task."""
+def train_ours(cell: Cell, file: Path, directory: Path) -> tuple[list[Actor], Spec]:
+    """Train with this project; return the snapshots of the actor and the task."""
     data, module = Transitions(file), MODULES[cell.algo]
-    never = cell.updates + 1
     run_cfg = run.Config(
         dir=str(directory / "run"),
         seed=cell.seed,
         steps=cell.updates,
         device="cpu",
         precision=cell.precision,
-        eval_every=never,
-        checkpoint_every=never,
+        eval_every=cell.snapshot_every,
+        checkpoint_every=cell.updates + 1,
         tensorboard=False,
     )
     cfg = module.Config(batch_size=cell.batch, **OURS[cell.algo])
+    actors: list[Actor] = []
+
+    def keep(agent: Any) -> dict[str, float]:
+        actors.append(copy.deepcopy(agent.actor))
+        return {}
+
     with run.Run(run_cfg, config=cfg) as this_run:
-        agent = module.train(cfg, data, this_run, evaluate=lambda agent: {})
-    return agent.actor, data.spec
+        module.train(cfg, data, this_run, evaluate=keep)
+    return actors[-cell.snapshots :], data.spec
 
 
-def train_d3rlpy(cell: Cell, file: Path, directory: Path, python: str) -> tuple[Actor, Spec]:
-    """Train with d3rlpy and rebuild the mode of its policy."""
-    out = directory / "weights.npz"
+def train_d3rlpy(cell: Cell, file: Path, directory: Path, python: str) -> tuple[list[Actor], Spec]:
+    """Train with d3rlpy and rebuild the modes of its policy's snapshots."""
     command = [python, str(PEERS / "d3rlpy_runner.py"), "learn", "--algo", cell.algo, "--data", str(file)]
     command += ["--seed", str(cell.seed), "--updates", str(cell.updates), "--batch", str(cell.batch)]
-    subprocess.run([*command, "--threads", str(torch.get_num_threads()), "--out", str(out)], check=True)
-    weights = dict(np.load(out))
+    command += ["--threads", str(torch.get_num_threads()), "--every", str(cell.snapshot_every)]
+    subprocess.run([*command, "--out", str(directory)], check=True)
+    spec = Transitions(file).spec
+    files = [directory / f"{i * cell.snapshot_every}.npz" for i in range(1, 2 * cell.snapshots + 1)]
+    return [_actor(dict(np.load(file)), spec) for file in files[cell.snapshots :]], spec
+
+
+def _actor(weights: dict[str, np.ndarray], spec: Spec) -> Actor:
     # <encoder>.weight, ... then the head that gives the mean; the log_std head plays no part in the mode
     names = [
         name.removesuffix(".weight") for name in weights if name.endswith(".weight") and "logstd" not in name
     ]
-    spec = Transitions(file).spec
     hidden = [len(weights[f"{name}.bias"]) for name in names[:-1]]
     actor = DeterministicActor(spec.obs_dim, spec.action_dim, hidden)
     for layer, name in zip(actor.net.layers, names, strict=True):
         layer.weight.data = torch.from_numpy(weights[f"{name}.weight"])
         layer.bias.data = torch.from_numpy(weights[f"{name}.bias"])
-    return actor, spec
+    return actor
 
 
 def main() -> None:
@@ -120,6 +137,7 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=50_000)
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--data", required=True)
+    parser.add_argument("--snapshots", type=int, default=1, help="policies scored in the second half")
     parser.add_argument("--env", default="Hopper-v5")
     parser.add_argument("--episodes", type=int, default=20)
     parser.add_argument("--precision", default="float32", help="of ours: float32 | bfloat16")
@@ -136,18 +154,22 @@ def main() -> None:
         updates=args.updates,
         batch=args.batch,
         precision=args.precision,
+        snapshots=args.snapshots,
     )
     with tempfile.TemporaryDirectory() as temporary:
         directory = Path(temporary)
         file, normalizer = prepare(args.data, args.algo, directory, not args.raw_reward)
         start = time.perf_counter()
         if cell.library == "ours":
-            actor, spec = train_ours(cell, file, directory)
+            actors, spec = train_ours(cell, file, directory)
         else:
-            actor, spec = train_d3rlpy(cell, file, directory, args.d3rlpy_python)
+            actors, spec = train_d3rlpy(cell, file, directory, args.d3rlpy_python)
         seconds = time.perf_counter() - start
     env = make_vec(args.env, args.episodes)
-    result = evaluate(ActorPolicy(actor, spec, normalizer), env, episodes=args.episodes, seed=1000)
+    returns = [
+        evaluate(ActorPolicy(actor, spec, normalizer), env, episodes=args.episodes, seed=1000).returns.mean()
+        for actor in actors
+    ]
     row = {
         "algo": cell.algo,
         "library": cell.library,
@@ -156,13 +178,14 @@ def main() -> None:
         "batch": cell.batch,
         "precision": cell.precision if cell.library == "ours" else "float32",
         "env": args.env,
-        "return_mean": float(result.returns.mean()),
-        "return_std": float(result.returns.std()),
-        "returns": result.returns.tolist(),
+        "episodes": args.episodes,
+        "snapshots": cell.snapshots,
+        "return_mean": float(np.mean(returns)),
+        "returns": [float(score) for score in returns],
         "train_seconds": seconds,
     }
     args.out.write_text(json.dumps(row, indent=1))
-    print(json.dumps({key: value for key, value in row.items() if key != "returns"}))
+    print(json.dumps(row))
 
 
 if __name__ == "__main__":

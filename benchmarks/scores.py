@@ -25,8 +25,8 @@ def read(file: Path) -> tuple[tuple[str, str], float, dict[str, Any]]:
     """Return (algorithm, library), the score of one seed, and what was trained."""
     content = json.loads(file.read_text())
     if "overall" not in content:
-        settings = {key: content[key] for key in ("updates", "batch", "precision", "env")}
-        settings["episodes"] = len(content["returns"])
+        names = ("updates", "batch", "precision", "env", "episodes", "snapshots")
+        settings = {key: content[key] for key in names}
         return (content["algo"], content["library"]), content["return_mean"], settings
     algorithm = file.parent.name.split("-")[0]
     settings = {key: content["settings"][key] for key in ("env_id", "episodes", "seed")}

@@ -1,9 +1,10 @@
 """d3rlpy 2.8.1 in its own environment (requirements-d3rlpy.txt): timed rounds on request, or one training.
 
     d3rlpy_runner.py speed --algo iql --data d.npz      reads "<train|update> <seconds>" lines from stdin
-    d3rlpy_runner.py learn --algo iql --data d.npz --updates 50000 --seed 0 --out weights.npz
+    d3rlpy_runner.py learn --algo iql --data d.npz --updates 50000 --seed 0 --every 25000 --out dir
 
-The .npz holds `observations [sum(T+1), D]`, `actions, rewards, terminations [sum(T), ...]` and `lengths [E]`.
+`learn` writes the policy's weights to `<update>.npz` every so many updates. The .npz of the data holds
+`observations [sum(T+1), D]`, `actions, rewards, terminations [sum(T), ...]` and `lengths [E]`.
 """
 
 from __future__ import annotations
@@ -92,11 +93,12 @@ def learn(args: argparse.Namespace) -> None:
         losses = algo.update(dataset.sample_transition_batch(args.batch))
         if args.algo == "iql":
             schedule.step()
+        if step % args.every == 0:
+            policy = algo.impl.policy.state_dict()
+            np.savez(f"{args.out}/{step}.npz", **{name: value.numpy() for name, value in policy.items()})
         if step % 1000 == 0:
             rate = step / (time.perf_counter() - start)
             print(json.dumps({"step": step, "rate": round(rate, 1), **losses}), flush=True)
-    policy = algo.impl.policy.state_dict()
-    np.savez(args.out, **{name: value.numpy() for name, value in policy.items()})
 
 
 def main() -> None:
@@ -108,7 +110,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--updates", type=int, default=50_000)
-    parser.add_argument("--out", default="weights.npz")
+    parser.add_argument("--every", type=int, default=50_000)
+    parser.add_argument("--out", default=".")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     d3rlpy.seed(args.seed)
