@@ -52,7 +52,9 @@ def row(what: str, scores: list[float], runs: list[dict[str, Any]], verdict: str
     """One line of the table."""
     mean = statistics.across_seeds(scores).mean
     settings = {"env_steps": runs[0]["env_steps"]}
-    settings |= {name: runs[0][name] for name in ("accuracy", "agreement") if name in runs[0]}
+    for name in ("accuracy", "agreement"):
+        if name in runs[0]:
+            settings[f"mean {name}"] = round(sum(run[name] for run in runs) / len(runs), 3)
     return {"algorithm": what, "library": "ours", "scores": [round(s, 1) for s in scores], "mean": mean.value,
             "low": mean.low, "high": mean.high, "verdict": verdict, "settings": settings,
             "runs": runs}  # fmt: skip
