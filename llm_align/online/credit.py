@@ -36,6 +36,9 @@ class Config:
         require(
             self.missing_eos_penalty >= 0, "algo.credit.missing_eos_penalty", self.missing_eos_penalty, ">= 0"
         )
+        judged = self.truncated == "score" or not self.missing_eos_penalty
+        cut = "0 with truncated=bootstrap: a response that was cut has no score there"
+        require(judged, "algo.credit.missing_eos_penalty", self.missing_eos_penalty, cut)
         require(self.clip_score > 0, "algo.credit.clip_score", self.clip_score, "> 0")
 
 
@@ -62,10 +65,11 @@ def token_rewards(
     """Rewards `[B, L]`: the KL price at every token of the policy's, the score at its last one.
 
     With `truncated="bootstrap"` a cut response has no score: it was not finished, so it cannot be judged; the
-    critic says what it was worth. With "score" the limit is the end of the task, and its score counts.
+    critic says what it was worth. With "score" the limit is the end of the task, and its score counts. What
+    nothing judged earns 0 and does not move the scale of the others.
     """
-    mask = samples.responses.loss_mask
-    score = samples.reward.clamp(-cfg.clip_score, cfg.clip_score)
+    mask = samples.judged_mask
+    score = samples.reward.nan_to_num(0.0).clamp(-cfg.clip_score, cfg.clip_score)
     score = score - cfg.missing_eos_penalty * ~samples.ended
     if cfg.truncated == "bootstrap":
         score = score * samples.ended

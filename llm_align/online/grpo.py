@@ -72,9 +72,7 @@ class Config:
     max_grad_norm: float = 1.0
     epochs: int = 1  # passes over a rollout
     minibatches: int = 1  # optimizer steps per pass
-    micro_batch_size: int = (
-        0  # responses a process runs at a time; 0: a whole minibatch. Changes memory, not numbers
-    )
+    micro_batch_size: int = 0  # responses a process runs at a time, 0: all of a minibatch; the same numbers
     advantage: str = "zscore"
     ratio: str = "token"
     surrogate: str = "clip"  # clip | none | cispo (bounds on the ratio itself) | sapo | vespo
@@ -192,9 +190,8 @@ def reduce(loss: Tensor, mask: Tensor, batch: Batch, cfg: Config) -> Tensor:
     weight = len(loss) / (batch.num_rows * share)
     if cfg.reduction == "sequence":
         return sequence_mean(loss, mask) * weight
-    return (
-        constant_mean(loss, mask, length=batch.rollout.limit if cfg.reduction == "constant" else 1) * weight
-    )
+    length = batch.rollout.limit if cfg.reduction == "constant" else 1
+    return constant_mean(loss, mask, length=length) * weight
 
 
 def loss_of(policy: Any, batch: Batch, rows: Tensor, cfg: Config) -> tuple[Tensor, dict[str, Tensor]]:

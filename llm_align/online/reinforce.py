@@ -151,7 +151,7 @@ def update(
         elementwise = losses.reinforce(now.log_prob, advantage[rows][own])
         loss = part * constant_mean(elementwise, responses.loss_mask, length=1)
     if agent.critic is not None:
-        judged = mask & ~samples.reward.isnan()[:, None]
+        judged = samples.judged_mask
         error = losses.value_loss(agent.critic(responses), returns[rows][own])
         stats["value_loss"] = weight * token_mean(error, judged[rows][own], judged.sum().clamp_min(1))
         loss = loss + cfg.value_coef * stats["value_loss"]
@@ -173,15 +173,15 @@ def token_advantages(
 ) -> tuple[Tensor, Tensor]:
     """Advantages and, of a critic, returns, each `[B, L]`; without a critic both are the advantages."""
     samples = experience.samples
-    mask = samples.responses.loss_mask
+    mask = samples.judged_mask
     if agent.critic is None:
         advantage = advantages(experience, cfg.baseline, cfg.kl, greedy)[:, None].expand(mask.shape)
         returns = advantage
     else:
         args = (experience.kl_coef, experience.ref_log_prob)
-        rewards = credit.token_rewards(samples, cfg.credit, cfg.kl, *args).nan_to_num(0.0)
+        rewards = credit.token_rewards(samples, cfg.credit, cfg.kl, *args)
         _, advantage, returns = credit.estimate(samples, agent.critic, rewards, cfg.credit)
-        advantage = advantage * ~samples.reward.isnan()[:, None]
+        advantage = advantage * mask
     return whiten(advantage, mask) if cfg.whiten else advantage, returns
 
 

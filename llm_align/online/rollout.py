@@ -66,6 +66,11 @@ class Samples:
     def __len__(self) -> int:
         return len(self.reward)
 
+    @property
+    def judged_mask(self) -> Tensor:
+        """`[B, L]` bool: the policy's tokens of responses that a reward function judged."""
+        return self.responses.loss_mask & ~self.reward.isnan()[:, None]
+
     def to(self, device: torch.device | str) -> Samples:
         """The same samples on another device."""
         return Samples(

@@ -68,7 +68,7 @@ def update(agent: Agent, experience: Experience, cfg: Config) -> dict[str, Tenso
         return (head(hidden).float() / experience.temperature).log_softmax(-1)
 
     advantage = advantages(experience, cfg.baseline, cfg.kl)[:, None].expand(mask.shape)
-    advantage = whiten(advantage, mask)[mask]
+    advantage = whiten(advantage, experience.samples.judged_mask)[mask]
     targets = responses.response_ids[mask][:, None]
     # fused attention kernels have no second derivative
     with sdpa_kernel(SDPBackend.MATH):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -80,9 +81,22 @@ def test_whitening_keeps_the_mean():
     assert rewards[mask].std() == pytest.approx(1.0)
 
 
+def test_what_nothing_judged_earns_nothing_and_does_not_scale_the_rest():
+    cfg = credit.Config(whiten_rewards=True)
+    drawn = dataclasses.replace(samples(), reward=torch.tensor([2.0, math.nan]))
+    rewards = credit.token_rewards(drawn, cfg, NONE, 0.0, None)
+    alone = credit.token_rewards(drawn.select(torch.tensor([0])), cfg, NONE, 0.0, None)
+    assert rewards[1].tolist() == [0.0] * 3
+    assert torch.equal(rewards[:1, : alone.shape[1]], alone)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"lam": 1.5}, "algo.credit.lam=1.5"), ({"truncated": "scores"}, "did you mean 'score'")],
+    [
+        ({"lam": 1.5}, "algo.credit.lam=1.5"),
+        ({"truncated": "scores"}, "did you mean 'score'"),
+        ({"truncated": "bootstrap", "missing_eos_penalty": 1.0}, "0 with truncated=bootstrap"),
+    ],
 )
 def test_wrong_settings_are_refused(options, message):
     with pytest.raises(ValueError, match=message):

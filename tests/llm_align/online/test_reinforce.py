@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from llm_align.data.batches import make_responses
+from llm_align.models.value_head import ValueModel
 from llm_align.online import reinforce
 from llm_align.online.loop import Experience
 from llm_align.online.reference import KL
@@ -65,6 +66,17 @@ def test_baselines_by_hand():
     assert advantage("batch") == [-2.0, 0.0, 2.0, 0.0]
     assert advantage("greedy") == [0.0, 2.0, 3.0, 0.0]
     assert advantage("leave_one_out") == [-2.0, 2.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("baseline", ["none", "batch", "value"])
+def test_whitened_or_not_what_nothing_judged_teaches_nothing(baseline, language):
+    drawn = experience([1.0, 3.0, 5.0, math.nan])
+    cfg = reinforce.Config(baseline=baseline, whiten=True)
+    critic = ValueModel(language.policy()) if baseline == "value" else None
+    agent = reinforce.Agent(cfg, language.policy(), critic)
+    advantage = reinforce.token_advantages(agent, drawn, cfg, None)[0][:, 0]
+    expected = torch.tensor([-1.0, 0.0, 1.0, 0.0])
+    torch.testing.assert_close(advantage, expected, atol=1e-5, rtol=0)
 
 
 def test_kl_in_the_reward_by_hand():
