@@ -50,6 +50,7 @@ class Config:
         choice("algo.loss", self.loss, [*PAIRED, *RANKED, *RATED])
         compared = not self.on_policy or not (self.loss in SORTED or self.loss in RATED)
         require(compared, "algo.on_policy", True, f"false with algo.loss={self.loss}")
+        self._check_one_sided()
         for name in ("surplus", "sync"):
             require(0 <= getattr(self, name) <= 1, f"algo.{name}", getattr(self, name), "in [0, 1]")
         moves = not self.sync or (self.reference and self.loss != "kto" and self.surplus == 1)
@@ -70,8 +71,19 @@ class Config:
         require(divergence, "algo.score", self.score, only)
         odds = self.loss != "odds_ratio" or (self.per_token and not self.reference)
         require(odds, "algo.loss", self.loss, "used with algo.per_token=true algo.reference=false (ORPO)")
-        rated = self.loss not in RATED or (self.reference and not self.per_token)
-        require(rated, "algo.loss", self.loss, "used with a reference and sums over tokens")
+
+    def _check_one_sided(self) -> None:
+        """Refuse divergences in losses of one side, and for a single answer what needs two."""
+        alone = self.loss in ONE_SIDED and self.score != "reverse_kl"
+        only = f"reverse_kl with algo.loss={self.loss}: a divergence defines differences of scores alone"
+        require(not alone, "algo.score", self.score, only)
+        if self.loss not in RATED:
+            return
+        whole = self.reference and not self.per_token
+        require(whole, "algo.loss", self.loss, "used with a reference and sums over tokens")
+        for name, value in (("sft", 0.0), ("surplus", 1.0), ("margin_coef", 0.0)):
+            unused = getattr(self, name) == value
+            require(unused, f"algo.{name}", getattr(self, name), f"{value} with algo.loss={self.loss}")
 
 
 Pair = Callable[[Tensor, Tensor, Config, Tensor], Tensor]  # chosen, rejected [P], margin [P] -> [P]
@@ -142,8 +154,9 @@ RANKED: dict[str, Ranking] = {
     "info_nce": info_nce,
     "ranking": pairwise_ranking,
 }
-SORTED = ("aot", "aot_unpaired")  # over the batch: a pair has no loss of its own
 RATED = ("kto", "bco", "apo_zero_unpaired")
+ONE_SIDED = ("nca", "bco_pair", "sppo", "apo_zero", "apo_down", *RATED)  # not of a difference of scores
+SORTED = ("aot", "aot_unpaired")  # over the batch: a pair has no loss of its own
 
 MEMBERS: dict[str, Config] = {
     "dpo": Config(),

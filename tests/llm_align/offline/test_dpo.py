@@ -262,6 +262,10 @@ def test_evaluation_weighs_examples_alike():
         ({"sync": 0.5, "loss": "kto"}, r"algo\.sync=0\.5"),
         ({"surplus": 1.5}, r"algo\.surplus=1\.5: must be in \[0, 1\]"),
         ({"loss": "aot", "per_token": True}, r"algo\.loss='aot'"),
+        ({"loss": "kto", "sft": 1.0}, r"algo\.sft=1\.0: must be 0\.0 with algo\.loss=kto"),
+        ({"loss": "bco", "surplus": 0.5}, r"algo\.surplus=0\.5"),
+        ({"loss": "kto", "margin_coef": 1.0}, r"algo\.margin_coef=1\.0"),
+        ({"loss": "nca", "score": "js"}, r"algo\.score='js': must be reverse_kl with algo\.loss=nca"),
     ],
 )
 def test_axes_that_do_not_go_together_are_refused(settings, message):
