@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -79,9 +80,21 @@ def ratings(rows: Sequence[Row]) -> list[Example]:
             for response, good in zip(pair.responses, (True, False), strict=True)
         ]
     return [
-        Example(prompt=row["prompt"], responses=[row["completion"]], labels=[bool(row["label"])])
-        for row in rows
+        Example(
+            prompt=row["prompt"], responses=[row["completion"]], labels=[truth(number, "label", row["label"])]
+        )
+        for number, row in enumerate(rows)
     ]
+
+
+def truth(number: int, column: str, value: Any) -> bool:
+    """A label as a bool; ValueError naming row and column for what is neither a bool nor 0 or 1.
+
+    The text "false" would otherwise be true.
+    """
+    if not isinstance(value, bool | int | float) or value not in (0, 1):
+        raise ValueError(f"row {number}: {column}={value!r}: must be true or false, or 1 or 0")
+    return bool(value)
 
 
 def rankings(rows: Sequence[Row]) -> list[Example]:
@@ -107,8 +120,14 @@ def rankings(rows: Sequence[Row]) -> list[Example]:
 
 
 def scored(rows: Sequence[Row]) -> list[Example]:
-    """Rows of `prompt`+`completion`+`score`; the number is in `columns["score"]`."""
+    """Rows of `prompt`+`completion`+`score`; the number is in `columns["score"]`.
+
+    Raises ValueError naming a row whose score is no finite number.
+    """
     require_columns(rows, ("prompt", "completion", "score"))
+    for number, row in enumerate(rows):
+        if not isinstance(row["score"], int | float) or not math.isfinite(row["score"]):
+            raise ValueError(f"row {number}: score={row['score']!r}: must be a finite number")
     return [
         Example(prompt=row["prompt"], responses=[row["completion"]], columns={"score": float(row["score"])})
         for row in rows

@@ -89,7 +89,8 @@ def _read_hub(name: str, split: str) -> list[Row]:
 def require_columns(rows: Sequence[Row], *alternatives: Iterable[str]) -> tuple[str, ...]:
     """The first of `alternatives` (sets of columns) that the first row has in full.
 
-    Raises ValueError with the columns found and those expected, and the nearest spelling.
+    Raises ValueError with the columns found and those expected, and the nearest spelling; with its number for
+    a later row that lacks one.
     """
     if not rows:
         raise ValueError("the dataset has no rows")
@@ -97,6 +98,10 @@ def require_columns(rows: Sequence[Row], *alternatives: Iterable[str]) -> tuple[
     wanted = [tuple(columns) for columns in alternatives]
     for columns in wanted:
         if set(columns) <= set(found):
+            for number, row in enumerate(rows):
+                lacks = next((name for name in columns if name not in row), None)
+                if lacks is not None:
+                    raise ValueError(f"row {number}: column {lacks!r} is missing: found {', '.join(row)}")
             return columns
     missing = next(name for name in wanted[0] if name not in found)
     expected = " or ".join("+".join(columns) for columns in wanted)

@@ -2,14 +2,15 @@
 
     def concise(prompts, completions, completion_ids, **columns) -> list[float | None]
 
-One entry per completion; None means "not mine to judge". A function receives those of the keywords that it
-names (all of them if it takes `**columns`): the three above, the columns of the prompts' rows, and
-`responses`, the token batch, for models that score ids. Chat prompts come with completions as one-message
-lists, as in TRL.
+One entry per completion; None means "not mine to judge". A function, which may be `async`, receives those of
+the keywords that it names (all of them if it takes `**columns`): the three above, the columns of the prompts'
+rows, and `responses`, the token batch, for models that score ids. Chat prompts come with completions as
+one-message lists, as in TRL.
 """
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import inspect
 import math
@@ -121,9 +122,15 @@ class Rewards:
     def _number(self, reward: Reward, row: int, value: float | None) -> float:
         if value is None:
             return math.nan
-        if math.isfinite(value):
-            return float(value)
-        self._fault(f"reward {reward.name!r} returned {value} for row {row}: must be finite, or None")
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            number = math.nan
+        if math.isfinite(number):
+            return number
+        self._fault(
+            f"reward {reward.name!r} returned {value!r} for row {row}: must be a finite number, or None"
+        )
         return math.nan
 
     def _fault(self, message: str, cause: Exception | None = None) -> None:
@@ -140,7 +147,8 @@ def _call(
     keywords: dict[str, Any] = {**rows, "responses": responses}
     if not any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
         keywords = {p.name: keywords[p.name] for p in parameters if p.name in keywords}
-    return function(**keywords)
+    values: Any = function(**keywords)
+    return asyncio.run(values) if inspect.iscoroutine(values) else values
 
 
 def from_model(scores: Callable[[Responses], Tensor]) -> RewardFunction:

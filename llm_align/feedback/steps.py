@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from llm_align.data.examples import Example
+from llm_align.data.examples import Example, truth
 from llm_align.data.loader import Batch, Config
 from llm_align.data.readers import Row, require_columns
 from llm_align.data.tokens import Encoded, check_tokenizer
@@ -40,9 +40,11 @@ def labelled(rows: Sequence[Row]) -> list[Example]:
             raise ValueError(f"row {number}: {found[0]} steps with {found[1]} labels; expected one for each")
     return [
         Example(
-            prompt=row["prompt"], responses=list(row["completions"]), labels=list(map(bool, row["labels"]))
+            prompt=row["prompt"],
+            responses=list(row["completions"]),
+            labels=[truth(number, "labels", label) for label in row["labels"]],
         )
-        for row in rows
+        for number, row in enumerate(rows)
     ]
 
 

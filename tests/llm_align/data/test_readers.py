@@ -79,3 +79,5 @@ def test_missing_columns_name_what_was_found_and_expected():
         require_columns([{"chosn": "", "rejected": ""}], ("chosen", "rejected"))
     with pytest.raises(ValueError, match="expected prompt\\+completion or messages or text"):
         require_columns([{"x": 1}], ("prompt", "completion"), ("messages",), ("text",))
+    with pytest.raises(ValueError, match="row 1: column 'rejected' is missing: found chosen"):
+        require_columns([{"chosen": "", "rejected": ""}, {"chosen": ""}], ("chosen", "rejected"))

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from llm_align.data.batches import make_responses, pad
 from llm_align.data.chat import render, segments
-from llm_align.data.examples import Example, demonstrations, preferences, prompts, ratings
+from llm_align.data.examples import Example, demonstrations, preferences, prompts, ratings, scored
 from llm_align.data.tokenizer import byte_tokenizer, train_tokenizer
 from llm_align.data.tokens import collate, encode
+from llm_align.feedback.steps import labelled
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|eos|>\n{% endfor %}"
@@ -80,6 +83,21 @@ def test_paired_rows_become_ratings():
     row = {"prompt": "p", "chosen": "a", "rejected": "b"}
     assert [(e.responses, e.labels) for e in ratings([row])] == [(["a"], [True]), (["b"], [False])]
     assert ratings([{"prompt": "p", "completion": "c", "label": 0}])[0].labels == [False]
+
+
+@pytest.mark.parametrize(
+    ("read", "row", "message"),
+    [
+        (ratings, {"completion": "c", "label": "false"}, "row 0: label='false': must be true or false"),
+        (ratings, {"completion": "c", "label": None}, "row 0: label=None"),
+        (labelled, {"completions": ["c"], "labels": [2]}, "row 0: labels=2"),
+        (scored, {"completion": "c", "score": "good"}, "row 0: score='good': must be a finite number"),
+        (scored, {"completion": "c", "score": math.nan}, "row 0: score=nan"),
+    ],
+)
+def test_a_label_or_score_that_is_none_is_named(read, row, message):
+    with pytest.raises(ValueError, match=message):
+        read([{"prompt": "p"} | row])
 
 
 def test_prompts_keep_their_other_columns(tokenizer):

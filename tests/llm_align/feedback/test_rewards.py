@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 
 import pytest
@@ -61,6 +62,14 @@ def test_a_function_gets_the_columns_that_it_names():
     assert judge(named, columns=columns).total.tolist() == [1.0, 0.0, 1.0]
 
 
+def test_a_function_may_be_async():
+    async def waits(completions):
+        await asyncio.sleep(0)
+        return [float(len(text)) for text in completions]
+
+    assert judge(waits).total.tolist() == [1.0, 2.0, 3.0]
+
+
 def test_a_model_scores_token_ids():
     responses = make_responses([[5]] * 3, IDS)
     function = rewards.from_model(lambda batch: batch.lengths.float())
@@ -76,6 +85,10 @@ def nan_for_ccc(completions):
     return [math.nan if text == "ccc" else 1.0 for text in completions]
 
 
+def words_for_a(completions):
+    return ["good" if text == TEXTS[0] else 1.0 for text in completions]
+
+
 def one_short(completions):
     return [1.0] * (len(completions) - 1)
 
@@ -85,6 +98,7 @@ def one_short(completions):
     [
         (raises_on_bb, "'raises_on_bb' raised ZeroDivisionError.* on row 1", [False, True, False]),
         (nan_for_ccc, "'nan_for_ccc' returned nan for row 2", [False, False, True]),
+        (words_for_a, "'words_for_a' returned 'good' for row 0", [True, False, False]),
         (one_short, "'one_short' returned 2 rewards for 3 completions", [True, True, True]),
     ],
 )
