@@ -26,7 +26,7 @@ from torch import Tensor
 from llm_align.data.batches import Responses
 from llm_align.data.gsm8k import final_answer
 from llm_align.feedback.trained import RewardModel
-from rl_core.config import choice, require
+from rl_core.config import choice, did_you_mean, require
 
 RewardFunction = Callable[..., Sequence[float | None]]
 
@@ -76,9 +76,14 @@ class Rewards:
         responses: Responses | None = None,
         columns: Mapping[str, Sequence[Any]] | None = None,
     ) -> Scores:
-        """Score B completions; every sequence has B entries."""
+        """Score B completions; every sequence has B entries.
+
+        Raises ValueError, whatever `on_error`, for a function that needs a column which is not there.
+        """
         keywords = {"prompts": prompts, "completions": completions, "completion_ids": completion_ids}
         rows = {name: list(values) for name, values in {**(columns or {}), **keywords}.items()}
+        for reward in self.rewards:
+            _check_columns(reward, rows)
         parts = {reward.name: self._judge(reward, rows, responses) for reward in self.rewards}
         stacked = torch.stack(
             [parts[reward.name] * reward.weight for reward in self.rewards if reward.weight]
@@ -138,6 +143,16 @@ class Rewards:
             hint = "rewards.on_error=skip leaves such rows unjudged and goes on"
             raise ValueError(f"{message} ({hint})") from cause
         warnings.warn(message, RuntimeWarning, stacklevel=4)
+
+
+def _check_columns(reward: Reward, rows: Mapping[str, Any]) -> None:
+    for name, parameter in inspect.signature(reward.function).parameters.items():
+        fixed = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        if fixed and parameter.default is parameter.empty and name not in (*rows, "responses"):
+            hint = did_you_mean(name, rows) or "; rewards.functions names the functions"
+            raise ValueError(
+                f"reward {reward.name!r} needs the column {name!r}: found {', '.join(rows)}{hint}"
+            )
 
 
 def _call(

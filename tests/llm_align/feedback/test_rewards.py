@@ -60,6 +60,10 @@ def test_a_function_gets_the_columns_that_it_names():
 
     columns = {"answer": ["a", "x", "ccc"], "other": [1, 2, 3]}
     assert judge(named, columns=columns).total.tolist() == [1.0, 0.0, 1.0]
+    with pytest.raises(
+        ValueError, match="'named' needs the column 'answer': found answr, .*did you mean 'answr'"
+    ):
+        judge(named, columns={"answr": ["a", "x", "ccc"]}, on_error="skip")
 
 
 def test_a_function_may_be_async():
