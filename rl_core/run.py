@@ -263,7 +263,7 @@ class Run:
         file = self.dir / "config.yaml"
         ours = OmegaConf.create(config.to_yaml(config_))
         origin = provenance.collect(sys.argv)
-        if file.exists():
+        if file.exists() and (self.cfg.resume or self._has_begun()):
             saved = OmegaConf.load(file)
             differing = sorted(key for key in _differences(ours, saved) if not _covers(may_change, key))
             if differing:
@@ -282,12 +282,18 @@ class Run:
                 origin = {**first, "resumed": [*first.get("resumed", []), origin]}
         elif self.cfg.resume:
             raise ValueError(f"run.dir={self.dir}: holds no run to resume")
-        elif self.dir.exists() and any(self.dir.iterdir()):
+        elif not file.exists() and self.dir.exists() and any(self.dir.iterdir()):
             raise ValueError(f"run.dir={self.dir}: is not empty and not a run; choose another run.dir")
         self.dir.mkdir(parents=True, exist_ok=True)
         temporary = file.with_suffix(".writing")
         temporary.write_text(OmegaConf.to_yaml({"provenance": origin}) + OmegaConf.to_yaml(ours))
         temporary.replace(file)
+
+    def _has_begun(self) -> bool:
+        """Whether more than a start that failed (a path or a size that was wrong) is in the directory."""
+        empty = {"config.yaml", "tensorboard", "checkpoints"}
+        found = {path.name for path in self.dir.iterdir()}
+        return not found <= empty or any((self.dir / "checkpoints").glob("step_*"))
 
 
 def pick_device(name: str) -> torch.device:

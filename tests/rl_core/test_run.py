@@ -187,6 +187,15 @@ def test_a_directory_with_another_configuration_is_refused(tmp_path: Path):
         train(changed)
 
 
+def test_a_start_that_failed_leaves_the_directory_free(tmp_path: Path):
+    root = config(tmp_path)
+    with pytest.raises(OSError, match="no such model"), Run(root.run, config=root):
+        raise OSError("no such model")
+    root.lr = 0.2
+    train(root)
+    assert "lr: 0.2" in (tmp_path / "config.yaml").read_text()
+
+
 def test_a_finished_directory_is_not_overwritten(tmp_path: Path):
     train(config(tmp_path))
     with pytest.raises(ValueError, match=r"run\.resume=true"):
