@@ -33,6 +33,7 @@ class Config:
         """Check ranges."""
         for name in ("episodes", "curve_episodes", "num_envs"):
             require(getattr(self, name) >= 1, f"eval.{name}", getattr(self, name), "at least 1")
+        require(self.seed >= 0, "eval.seed", self.seed, "at least 0")
         require(self.videos >= 0, "eval.videos", self.videos, "at least 0")
 
 

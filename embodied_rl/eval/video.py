@@ -64,6 +64,8 @@ class Mp4Writer:
     """
 
     def __init__(self, path: Path, *, fps: float, crf: int = 23, gop: int = 0) -> None:
+        if path.suffix != ".mp4":
+            raise ValueError(f"{path}: must be a file that ends in .mp4")
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
         self._container = av.open(str(path), "w", options={"movflags": "+faststart"})

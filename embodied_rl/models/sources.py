@@ -14,6 +14,7 @@ from embodied_rl.models.policy import ActorPolicy, Policy
 from envs.config import Config as EnvConfig
 from envs.desk.experts import Expert
 from envs.suites import DESK, make
+from rl_core.config import require
 
 EXPERT = "expert"
 
@@ -36,6 +37,7 @@ def open_policy(
     environment do not fit.
     """
     path = Path(source)
+    require(seed >= 0, "seed", seed, "at least 0")
     if vec_normalize and path.suffix != ".zip":
         raise ValueError(
             f"vec_normalize={vec_normalize!r}: only an SB3 .zip has such statistics, not {source}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 _MANY = 40  # names beyond which a message shows only the nearest
 
@@ -20,7 +20,7 @@ def check_choice(field: str, value: str, accepted: Sequence[str] | Mapping[str, 
 
 def at_least_one(field: str, names: str | Sequence[str]) -> tuple[str, ...]:
     """One name or several as a tuple; a ValueError where there is none or one stands twice."""
-    names = (names,) if isinstance(names, str) else tuple(names)
+    names = (names,) if isinstance(names, str) or not isinstance(names, Iterable) else tuple(names)
     if not names or len(set(names)) < len(names):
         raise ValueError(f"{field}={names}: expected at least one name, each once")
     return names

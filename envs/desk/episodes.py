@@ -25,6 +25,11 @@ from envs.desk.speech import Speaker
 from envs.desk.state import State, take
 from envs.desk.tasks import evaluate, find_tasks, succeeded
 
+# Any value is true or false to Python, also the word "false".
+_KINDS = {"obs": str, "max_episode_steps": int} | dict.fromkeys(
+    ("shadows", "textures", "terminate_on_success"), bool
+)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DeskOptions:
@@ -46,6 +51,10 @@ class DeskOptions:
     on_error: str = "reset"  # NaN actions, diverged physics: end that episode with info["error"], or "raise"
 
     def __post_init__(self) -> None:
+        for name, kind in _KINDS.items():
+            value = getattr(self, name)
+            if not isinstance(value, kind):
+                raise ValueError(f"{name}={value!r}: expected {kind.__name__}")
         check_choice("gl", self.gl, ("", *BACKENDS))
         check_choice("start", self.start, ("task", "play"))
         check_choice("on_error", self.on_error, ("reset", "raise"))
@@ -103,8 +112,8 @@ class Episodes:
     def __init__(
         self, num_envs: int, task: str | Sequence[str], options: DeskOptions, num_threads: int | None
     ) -> None:
-        if num_envs < 1:
-            raise ValueError(f"num_envs={num_envs}: must be at least 1")
+        if not isinstance(num_envs, (int, np.integer)) or num_envs < 1:
+            raise ValueError(f"num_envs={num_envs!r}: must be an integer of at least 1")
         if num_threads is not None and num_threads < 1:
             raise ValueError(f"num_threads={num_threads}: must be at least 1, or None for all processors")
         self.options = options

@@ -81,6 +81,8 @@ class Expert:
         return np.clip(action, -1.0, 1.0).astype(np.float32)
 
     def _vectors(self, obs: Mapping[str, NDArray[np.float32]]) -> tuple[Floats, Floats]:
+        if "observation" not in obs:
+            raise ValueError(f"observation: not among {sorted(obs)}, and experts read it; add state to obs=")
         vector, goal = np.asarray(obs["observation"], np.float64), np.asarray(obs["desired_goal"], np.float64)
         expected = (layout_size(self._fields), layout_size(self._goal_fields))
         if (vector.shape[1:], goal.shape[1:]) != ((expected[0],), (expected[1],)):

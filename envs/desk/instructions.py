@@ -72,7 +72,7 @@ def load(path: Path | str) -> Human:
     """
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ValueError(f"{path}: {error}") from error
     if not isinstance(content, dict) or not content:
         raise ValueError(f"{path}: expected `task: [sentence, ...]` for at least one task")

@@ -81,9 +81,11 @@ class DeskVectorEnv(VectorEnv):
         elif isinstance(seed, (int, np.integer)):
             seeds = [int(seed) + i for i in range(self.num_envs)]
         else:
-            seeds = list(seed) if isinstance(seed, (Sequence, np.ndarray)) else []
-        if len(seeds) != self.num_envs or any(s is not None and s < 0 for s in seeds):
-            raise ValueError(f"seed={seed}: expected an integer >= 0, or {self.num_envs} of them")
+            listed = isinstance(seed, (list, tuple)) or (isinstance(seed, np.ndarray) and seed.ndim == 1)
+            seeds = list(seed) if listed else []
+        sound = (s is None or (isinstance(s, (int, np.integer)) and 0 <= s < 2**63) for s in seeds)
+        if len(seeds) != self.num_envs or not all(sound):
+            raise ValueError(f"seed={seed}: expected an integer >= 0 in 63 bits, or {self.num_envs} of them")
         ids = np.array([i for i, s in enumerate(seeds) if s is not None], np.int64)
         self.episodes.seed(ids, [s for s in seeds if s is not None])
         self._seeded = True

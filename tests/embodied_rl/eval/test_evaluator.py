@@ -62,3 +62,8 @@ def test_without_an_environment_nothing_is_evaluated_and_that_is_said(tmp_path, 
         assert headline(evaluation.final(Idle(spec), tmp_path)) == "not evaluated"
     assert "env.id=" in capsys.readouterr().err
     assert "the evaluation" in (tmp_path / "report.html").read_text()
+
+
+def test_a_negative_seed_is_refused_before_anything_is_trained():
+    with pytest.raises(ValueError, match="eval.seed=-1: must be at least 0"):
+        Config(seed=-1)

@@ -24,6 +24,11 @@ def test_written_video_is_what_browsers_play(tmp_path):
     assert data.index(b"moov") < data.index(b"mdat"), "the index comes first"
 
 
+def test_only_mp4_is_written(tmp_path):
+    with pytest.raises(ValueError, match=r"v\.txt: must be a file that ends in \.mp4"):
+        Mp4Writer(tmp_path / "v.txt", fps=10)
+
+
 def test_frames_must_agree(tmp_path):
     writer = Mp4Writer(tmp_path / "v.mp4", fps=10)
     writer.add(np.zeros((16, 16, 3), np.uint8))

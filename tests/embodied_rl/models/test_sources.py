@@ -52,3 +52,8 @@ def test_vec_normalize_belongs_to_sb3_files(tmp_path):
     assert spec.env_id == "Pendulum-v1"
     with pytest.raises(ValueError, match="only an SB3 .zip has such statistics"):
         open_policy("expert", Config(), vec_normalize=statistics)
+
+
+def test_a_negative_seed_is_named():
+    with pytest.raises(ValueError, match="seed=-1: must be at least 0"):
+        open_policy("expert", Config(), seed=-1)

@@ -69,5 +69,7 @@ def test_bad_arguments_are_named():
     with pytest.raises(ValueError, match="mistakes=2"):
         Expert(mistakes=2)
     obs, _ = DeskVectorEnv(2, "place_block").reset(seed=0)
+    with pytest.raises(ValueError, match="add state to obs="):
+        Expert("lift_block").act({"proprioception": np.zeros((2, 22), np.float32)})
     with pytest.raises(ValueError, match=r"desired_goal \(2, 5\).*lift_block"):
         Expert("lift_block").act(obs)

@@ -224,10 +224,13 @@ def test_a_bad_yaml_is_refused(tmp_path, content, message):
         instructions.load(path)
 
 
-def test_bad_arguments():
+def test_bad_arguments(tmp_path):
     rng = np.random.default_rng(0)
     with pytest.raises(ValueError, match="no.yaml"):
         instructions.load("no.yaml")
+    (tmp_path / "latin.yaml").write_bytes(b"open_drawer: [\xff]")
+    with pytest.raises(ValueError, match=r"latin\.yaml"):
+        instructions.load(tmp_path / "latin.yaml")
     with pytest.raises(ValueError, match="did you mean 'open_drawer'"):
         paraphrases("open_drawr")
     with pytest.raises(ValueError, match="split='sene'.*did you mean 'seen'"):

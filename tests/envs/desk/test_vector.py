@@ -146,6 +146,11 @@ def test_errors_can_raise_instead(tmp_path, monkeypatch):
         ({"colours": "blue"}, "argument='colours'.*did you mean 'colors'"),
         ({"on_error": "ignore"}, "on_error='ignore'"),
         ({"max_episode_steps": 0}, "max_episode_steps=0"),
+        ({"max_episode_steps": "60"}, "max_episode_steps='60': expected int"),
+        ({"textures": "false"}, "textures='false': expected bool"),
+        ({"obs": ["rgb"]}, "expected str"),
+        ({"task": 3}, "task=3: expected one of"),
+        ({"num_envs": 2.5}, "num_envs=2.5: must be an integer"),
         ({"render_mode": "human"}, "render_mode='human'"),
     ],
 )
@@ -163,7 +168,7 @@ def test_misuse_is_named():
         env.step(np.zeros((2, 6)))
     with pytest.raises(ValueError, match="action: expected numbers"):
         env.step([["left"] * 7] * 2)
-    for seed in ([1, 2, 3], 1.5, -1):
+    for seed in ([1, 2, 3], 1.5, -1, ["a", "b"], [1.5, 2.5], np.array(3), 2**70):
         with pytest.raises(ValueError, match="seed="):
             env.reset(seed=seed)
     with pytest.raises(ValueError, match="first reset must begin all 2"):
