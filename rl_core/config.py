@@ -16,7 +16,7 @@ from typing import Any, TypeVar, get_origin, get_type_hints
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
@@ -191,6 +191,13 @@ def _help(script: str, groups: Mapping[str, Mapping[str, type]], config: DictCon
 def _explain(error: Exception, script: str, overrides: Sequence[str]) -> str:
     """Say which override is wrong, and which known key or option is nearest to it."""
     message = str(error)
+    unread = re.match(r"(?:Ambiguous value for argument '|\w+Exception: |)([\w.+]+)=", message)
+    if unread and (isinstance(error, OverrideParseException) or message.startswith("Ambiguous")):
+        example = f"\"{unread[1]}='...'\""
+        return (
+            f"{unread[1]}: several values need --multirun, one with commas or other signs needs quotes "
+            f"inside quotes, {example}"
+        )
     unknown = re.search(r"Could not override '([^']+)'", message)
     if unknown:
         groups = [word for word in overrides if re.match(r"\w+=", word)]  # neither fields nor recipes
