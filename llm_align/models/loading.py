@@ -75,7 +75,7 @@ def check_context(model: Any, max_length: int) -> None:
         max_length <= context,
         "data.max_length",
         max_length,
-        f"at most the model's context of {context} tokens",
+        f"at most the model's context of {context} tokens, responses included",
     )
 
 

@@ -184,15 +184,16 @@ def train(
     policy = policy.to(run.device).train()
     alone = distributed.size() == 1 or cfg.loss not in SORTED
     require(alone, "algo.loss", cfg.loss, "another with several processes: it sorts whole batches")
+    how = run.cfg.distributed
+    require(how == "ddp" or not cfg.sync, "run.distributed", how, "ddp with algo.sync")
     distributed.same_weights(policy)  # it is the reference of every process
     moving = held_references = None
     if cfg.sync:
-        require(run.cfg.distributed == "ddp", "run.distributed", run.cfg.distributed, "ddp with algo.sync")
         moving = MovingReference(policy if reference is None else reference.to(run.device), run.cfg.precision)
     references = moving or _references(policy, data, cfg, run, reference)
     if held_out:
         held_references = moving or _references(policy, held_out, cfg, run, reference)
-    agent = Agent(distribute(policy, run.cfg.distributed), cfg, moving)
+    agent = Agent(distribute(policy, how), cfg, moving)
     step_fn = run.accelerate(update)
     for step in run.steps(agent, data=data):
         optim.schedule(agent.optimizer, cfg.optim, step, run.cfg.steps)

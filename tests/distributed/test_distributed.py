@@ -1,4 +1,4 @@
-"""Two gloo processes give the numbers of one: every algorithm, DDP and FSDP2, metrics, resume, refusals."""
+"""Two gloo processes give the numbers of one: every loop, DDP and FSDP2, metrics, resume, refusals."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from llm_align.models.adapters import Lora, add_lora
+from llm_align.models.parallel import distribute
+from llm_align.offline import dpo
 from rl_core import distributed, run
 from tests.distributed import cases
 
@@ -153,6 +156,19 @@ def test_what_cannot_be_shared_is_refused(second_of_two: None, tmp_path: Path):
         cases.Batches(cases.pairs(1), cases.Data(source="x"), seed=0)
     with pytest.raises(ValueError, match="run.compile"):
         run.Config(compile=True)
+
+
+def test_algorithms_that_cannot_be_shared_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    settings, policy = cases.settings(tmp_path), cases.policy()
+    with run.Run(settings, config=cases.Root(run=settings)) as own, monkeypatch.context() as two:
+        two.setenv("WORLD_SIZE", "2")
+        with pytest.raises(ValueError, match="it sorts whole batches"):
+            dpo.train(dpo.MEMBERS["aot"], policy, None, None, own)
+        own.cfg.distributed = "fsdp2"
+        with pytest.raises(ValueError, match=r"run\.distributed='fsdp2': must be ddp with algo\.sync"):
+            dpo.train(dpo.MEMBERS["tr_dpo"], policy, None, None, own)
+        with pytest.raises(ValueError, match="ddp with adapters"):
+            distribute(add_lora(policy, Lora(rank=2)), "fsdp2")
 
 
 def test_one_process_has_nothing_to_shard():
