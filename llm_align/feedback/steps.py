@@ -6,6 +6,7 @@ A step's score is read after its last token, and is a logit of the step being ri
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -49,17 +50,23 @@ def labelled(rows: Sequence[Row]) -> list[Example]:
 
 
 def encode(
-    tokenizer: Any, examples: Sequence[Example], *, max_length: int, separator: str = "\n"
+    tokenizer: Any,
+    examples: Sequence[Example],
+    *,
+    max_length: int,
+    too_long: str = "error",
+    separator: str = "\n",
 ) -> list[Encoded]:
     """One response per example: its steps, each with `separator` after it, and EOS.
 
-    Where each step ends is in the example's `columns["ends"]`. Raises ValueError for an example longer than
-    `max_length`.
+    Where each step ends is in the example's `columns["ends"]`. `too_long` is `tokens.encode`'s: error | drop
+    | keep_end. Raises ValueError for a prompt that is a chat, and for an example longer than `max_length`.
     """
     check_tokenizer(tokenizer)
     encoded = []
     for number, example in enumerate(examples):
-        assert isinstance(example.prompt, str)
+        if not isinstance(example.prompt, str):
+            raise ValueError(f"row {number}: the prompt is a chat; process rewards read steps of texts")
         prompt = tokenizer(example.prompt, add_special_tokens=False)["input_ids"]
         response: list[int] = []
         ends = []
@@ -67,7 +74,13 @@ def encode(
             response += tokenizer(f"{text}{separator}", add_special_tokens=False)["input_ids"]
             ends.append(len(response) - 1)
         response.append(tokenizer.eos_token_id)
-        if len(prompt) + len(response) > max_length:
+        room = max_length - len(response)
+        if too_long == "keep_end" and room > 0:
+            prompt = prompt[-room:]
+        if len(prompt) > room and too_long == "drop":
+            warnings.warn(f"row {number} exceeds data.max_length={max_length}: left out", stacklevel=2)
+            continue
+        if len(prompt) > room:
             raise ValueError(
                 f"row {number}: {len(prompt) + len(response)} tokens exceed data.max_length={max_length}"
             )
@@ -85,7 +98,7 @@ def encode(
 
 def tokenize(cfg: Config, tokenizer: Any, examples: Sequence[Example]) -> list[Encoded]:
     """`encode` with the settings of `cfg`."""
-    return encode(tokenizer, examples, max_length=cfg.max_length)
+    return encode(tokenizer, examples, max_length=cfg.max_length, too_long=cfg.too_long)
 
 
 def step_scores(scorer: Scorer, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -67,11 +67,11 @@ class RewardModel(_Callable):
             Example(prompt=prompt, responses=own, labels=[False] * len(own))
             for prompt, own in zip(prompts, lines, strict=True)
         ]
-        options: dict[str, Any] = {"max_length": self.data.max_length}
+        options: dict[str, Any] = {"max_length": self.data.max_length, "too_long": "keep_end"}
         if self.process:
             encoded = steps.encode(self.tokenizer, examples, **options)
         else:
-            options |= {"template": self.data.template, "too_long": "keep_end", "allow_empty": True}
+            options |= {"template": self.data.template, "allow_empty": True}
             encoded = encode(self.tokenizer, examples, **options)
         scores = torch.zeros(len(encoded))
         for batch in Batches(encoded, self.data, seed=0, device=device).once():

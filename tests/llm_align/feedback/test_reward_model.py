@@ -167,6 +167,20 @@ def test_steps_end_where_their_text_ends():
         steps.encode(byte_tokenizer(), steps.labelled(rows), max_length=10)
 
 
+def test_long_prompts_of_steps_are_cut_or_left_out():
+    rows = [{"prompt": "p" * n, "completions": ["ab"], "labels": [True]} for n in (2, 9)]
+    examples, sizes = steps.labelled(rows), {"max_length": 6}
+    cut = steps.encode(byte_tokenizer(), examples, **sizes, too_long="keep_end")
+    assert [len(item.prompt) for item in cut] == [2, 2]
+    with pytest.warns(UserWarning, match="row 1 exceeds"):
+        assert len(steps.encode(byte_tokenizer(), examples, **sizes, too_long="drop")) == 1
+    chat = steps.labelled(
+        [{"prompt": [{"role": "user", "content": "p"}], "completions": ["a"], "labels": [1]}]
+    )
+    with pytest.raises(ValueError, match="row 0: the prompt is a chat"):
+        steps.encode(byte_tokenizer(), chat, max_length=50)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
