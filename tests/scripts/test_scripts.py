@@ -230,6 +230,27 @@ def test_import_dataset_reads_the_door_demonstrations(tmp_path: Path):
     assert json.loads((tmp_path / "run" / "eval.json").read_text())["overall"]["normalized_score"] is not None
 
 
+def test_the_demo_runs_its_commands_and_says_when_the_policy_is_poor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    demo = load_script("demo")
+    short = "env.kwargs={max_episode_steps: 3}"
+    few = {"collect_demos": ["episodes=3", short], "train_offline": [*QUICK, "eval.videos=1", short]}
+    monkeypatch.setattr(
+        demo, "run", lambda path, *words: call(Path(path).stem, *words, *few[Path(path).stem])
+    )
+    monkeypatch.setattr(demo, "ROOT", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert demo.main() == 1  # two updates are not enough
+    out = capsys.readouterr().out
+    assert "error: the policy should succeed in at least 90 %" in out
+    for name in ("report.html", "policy", "videos"):
+        assert list(tmp_path.glob(f"runs/demo-*/iql/{name}"))
+    printed = [Path(line) for line in out.splitlines() if line.startswith(str(tmp_path))]
+    assert len(printed) == 3
+    assert all(path.exists() for path in printed)
+
+
 def test_bench_names_what_there_is():
     result = run_script("bench", "gea")
     assert result.returncode == 2
