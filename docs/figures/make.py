@@ -19,7 +19,7 @@ from envs.desk.vector import DeskVectorEnv
 from envs.frames import DESK_FILM, View, with_camera
 
 HERE = Path(__file__).parent
-MOMENTS = (0, 8, 15)  # control steps: before, grasped, set down
+MOMENTS = (0, 9, 26)  # actions before each picture: none, grasped, set down
 SIZE = (300, 220)  # of one picture in a montage
 CLOSE = View(lookat=(0.5, 0.0, 0.02), distance=0.55, azimuth=90.0, elevation=-38.0)
 LATER = 4  # actions after success: the hand is out of the way
@@ -30,12 +30,12 @@ def desk() -> None:
     env = DeskEnv("place_block", render_mode="rgb_array")
     expert = Expert("place_block")
     obs, _ = env.reset(seed=3)
-    frames = []
-    for step in range(MOMENTS[-1] + 1):
-        if step in MOMENTS:
-            frames.append(env.render())
+    frames = [env.render()]
+    for step in range(1, MOMENTS[-1] + 1):
         batched = {key: value[None] for key, value in obs.items()}
         obs, *_ = env.step(expert.act(batched, deterministic=True)[0])
+        if step in MOMENTS:
+            frames.append(env.render())
     iio.imwrite(HERE / "desk.png", np.concatenate(frames, axis=1))
 
 
