@@ -39,7 +39,7 @@ def chains() -> str:
 
 def tasks() -> str:
     """Every task of the default scene: predicate, how many plain sentences ask for it, its expert."""
-    human = instructions.load(instructions.HUMAN_PATH) if instructions.HUMAN_PATH.exists() else {}
+    human = instructions.load(instructions.CALVIN)
     known_experts, lines = experts(), []
     for name in tasks_of(DESK):
         task = TASKS[name]

@@ -26,7 +26,7 @@ class Config:
     policy: str = "expert"  # expert | directory | SB3 .zip
     trust: bool = False  # SB3 files contain pickles
     fallback: str = "error"  # unknown words: error | nearest (guess the task, and say so)
-    human: str = ""  # YAML of further sentences
+    human: str = ""  # further sentences: "calvin", or a YAML of `task: [sentence, ...]`
     out: str = "runs/simulate.mp4"
     seed: int = 0
     steps: int = 150  # at most, of 0.1 s

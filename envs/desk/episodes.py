@@ -45,7 +45,7 @@ class DeskOptions:
     colors: str | Sequence[str] = ()  # of the blocks that a task may be about; empty for all of the scene
     scene: str | Scene = "calvin"  # a name of `envs.desk.scene.SCENES`, or a scene of one's own
     instructions: str = "seen"  # wordings to draw from: seen, paraphrase (held out) or all
-    human: str = ""  # YAML of further sentences, `task: [sentence, ...]`
+    human: str = ""  # further sentences: "calvin", or a YAML of `task: [sentence, ...]`
     max_episode_steps: int = 60  # control steps of 0.1 s; the episode is truncated there
     terminate_on_success: bool = True
     on_error: str = "reset"  # NaN actions, diverged physics: end that episode with info["error"], or "raise"

@@ -2,8 +2,9 @@
 
 `paraphrases(task)` lists sentences, `sample` draws one with politeness and distractor clauses, `parse` finds
 the task of any instruction, `nearest` guesses it where words are unknown. The project's own grammar needs no
-data; `load` adds human sentences from a YAML of `task: [sentence, ...]` such as CALVIN's, which the project
-does not ship. Splits are for measuring generalisation; each changes one thing only (see `SPLITS`).
+data; `load` adds human sentences from a YAML of `task: [sentence, ...]`, and `load("calvin")` those of CALVIN
+(Mees et al. 2022, arXiv:2112.03227; MIT), which lie in `calvin/`. Splits are for measuring generalisation;
+each changes one thing only (see `SPLITS`).
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ from envs.desk.meaning import Meaning, normalise, understand, unknown_words
 
 Human = Mapping[str, tuple[str, ...]]
 
-# Where CALVIN's human paraphrases lie when they are there: beside the project's folder.
-HUMAN_PATH = Path(__file__).resolve().parents[3] / "shared/data/calvin-language/instructions.yaml"
+CALVIN = "calvin"  # CALVIN's human sentences, in place of a path
+_CALVIN_PATH = Path(__file__).parent / "calvin" / "instructions.yaml"
 SPLITS: dict[str, str] = {
     "seen": "tasks and wordings to train on",
     "paraphrase": "the same tasks in wordings that are held out",
@@ -65,13 +66,14 @@ def tasks(split: str) -> tuple[str, ...]:
 
 
 def load(path: Path | str) -> Human:
-    """Read human sentences, `{task: [sentence, ...]}`.
+    """Read human sentences, `{task: [sentence, ...]}`, from a YAML or, of "calvin", those of CALVIN.
 
     Raises ValueError naming the file and what is wrong: an unknown task (with the nearest one), no sentence,
     or one sentence under two tasks.
     """
+    file = _CALVIN_PATH if path == CALVIN else Path(path)
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ValueError(f"{path}: {error}") from error
     if not isinstance(content, dict) or not content:
@@ -152,7 +154,7 @@ def parse(instruction: str, *, human: Human | None = None) -> Meaning:
 
 
 def understood(instruction: str, path: str, fallback: str, say: Callable[[str], None]) -> Meaning:
-    """`parse` with the sentences of the YAML at `path`, if any.
+    """`parse` with the sentences that `load` finds at `path`, if any.
 
     Where that fails and `fallback` is "nearest", the answer is `nearest`'s, and what was guessed is said.
     """

@@ -6,10 +6,8 @@ import pytest
 
 from envs.desk import instructions
 from envs.desk.grammar import CALVIN_TASKS, COLORS, TASK_NAMES, frames, phrases
-from envs.desk.instructions import HUMAN_PATH, SPLITS, nearest, paraphrases, parse, sample, tasks
+from envs.desk.instructions import CALVIN, SPLITS, nearest, paraphrases, parse, sample, tasks
 from envs.desk.meaning import Meaning, normalise
-
-needs_human = pytest.mark.skipif(not HUMAN_PATH.exists(), reason=f"{HUMAN_PATH} is not there")
 
 
 def block(task, color):
@@ -63,9 +61,8 @@ def test_everything_that_the_grammar_can_say_has_one_meaning():
     assert len(said) > 150_000
 
 
-@needs_human
 def test_rules_understand_every_human_paraphrase():
-    human = instructions.load(HUMAN_PATH)
+    human = instructions.load(CALVIN)
     assert set(human) == set(CALVIN_TASKS)
     wrong = []
     for task, sentence in ((task, s) for task, sentences in human.items() for s in sentences):
@@ -74,9 +71,8 @@ def test_rules_understand_every_human_paraphrase():
     assert wrong == []
 
 
-@needs_human
 def test_human_sentences_join_the_grammars_and_have_heldout_ones_too():
-    human = instructions.load(HUMAN_PATH)
+    human = instructions.load(CALVIN)
     assert set(paraphrases("open_drawer")) < set(paraphrases("open_drawer", human=human))
     count = {split: 0 for split in ("seen", "paraphrase")}
     for task, split in itertools.product(tasks("seen"), count):
