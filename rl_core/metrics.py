@@ -76,12 +76,7 @@ class MetricLog:
 
     def rewind(self, step: int) -> None:
         """Forget rows after `step`, and one cut short by a kill: the resumed run writes them again."""
-        if not self._writes or not self._file.exists():
-            return
-        rows = [row for line in self._file.read_text().splitlines() if (row := _parse(line))["step"] <= step]
-        temporary = self._file.with_suffix(".writing")
-        temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        temporary.replace(self._file)
+        rows = rewind(self._file, step) if self._writes else []
         if rows:
             self._start = time.monotonic() - rows[-1]["time"]
 
@@ -93,9 +88,20 @@ class MetricLog:
             self._wandb.finish()
 
 
-def _parse(line: str) -> dict[str, float]:
+def rewind(file: Path, step: int) -> list[dict[str, Any]]:
+    """Drop the rows after `step` from a JSONL whose rows have one; returns those that stay."""
+    if not file.exists():
+        return []
+    rows = [row for line in file.read_text().splitlines() if (row := _parse(line))["step"] <= step]
+    temporary = file.with_suffix(".writing")
+    temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    temporary.replace(file)
+    return rows
+
+
+def _parse(line: str) -> dict[str, Any]:
     try:
-        row: dict[str, float] = json.loads(line)
+        row: dict[str, Any] = json.loads(line)
     except json.JSONDecodeError:
         return {"step": math.inf}  # the last line of a killed process
     return row

@@ -55,6 +55,7 @@ def summary(samples: Samples, ks: Sequence[int] = ()) -> dict[str, float]:
     values = {
         "length": float(samples.responses.lengths.float().mean()),
         "truncated": float((~samples.ended).float().mean()),
+        **samples.logged.means(),
     }
     if len(reward) == 0:
         return values

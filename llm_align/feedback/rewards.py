@@ -4,8 +4,9 @@
 
 One entry per completion; None means "not mine to judge". A function, which may be `async`, receives those of
 the keywords that it names (all of them if it takes `**columns`): the three above, the columns of the prompts'
-rows, and `responses`, the token batch, for models that score ids. Chat prompts come with completions as
-one-message lists, as in TRL.
+rows, TRL's `trainer_state`, `log_metric(name, value)` and `log_extra(column, values)` (`logged.py`), and
+`responses`, the token batch, for models that score ids. Chat prompts come with completions as one-message
+lists, as in TRL.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import inspect
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,12 @@ from torch import Tensor
 from llm_align.data.batches import Responses
 from llm_align.data.chat import text_of
 from llm_align.data.gsm8k import final_answer
+from llm_align.feedback.logged import Logged, TrainerState, join
 from llm_align.feedback.trained import RewardModel
 from rl_core.config import choice, did_you_mean, require
 
 RewardFunction = Callable[..., Sequence[float | None]]
+SERVED = ("responses", "trainer_state", "log_metric", "log_extra")  # beside the columns
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,10 +47,11 @@ class Reward:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scores:
     """`total [B]` is the weighted sum of what judged a row, NaN where nothing with a weight did; `parts[name]
-    [B]`."""
+    [B]`; `logged` is what the functions said besides."""
 
     total: Tensor
     parts: dict[str, Tensor]
+    logged: Logged = field(default_factory=Logged)
 
 
 class Rewards:
@@ -55,7 +59,7 @@ class Rewards:
 
     `on_error` says what happens when one raises, or returns NaN, infinity or the wrong number of rewards:
     "stop" raises ValueError with the function and the row; "skip" warns with them, and the function does not
-    judge that row (all rows, where their number is wrong).
+    judge that row (all rows, where their number is wrong). The training loop sets `state`.
     """
 
     def __init__(self, rewards: Sequence[Reward], *, on_error: str = "stop") -> None:
@@ -67,6 +71,8 @@ class Rewards:
         require(any(weights), "rewards.weights", weights, "not all 0")
         self.rewards = tuple(rewards)
         self._stop = on_error == "stop"
+        self.state = TrainerState()
+        self._own_columns = {"step", "prompt", "completion", "reward", *(f"reward_{name}" for name in names)}
 
     def __call__(
         self,
@@ -85,45 +91,86 @@ class Rewards:
         rows = {name: list(values) for name, values in {**(columns or {}), **keywords}.items()}
         for reward in self.rewards:
             _check_columns(reward, rows)
-        parts = {reward.name: self._judge(reward, rows, responses) for reward in self.rewards}
+        parts, logged = {}, Logged()
+        for reward in self.rewards:
+            parts[reward.name], said = self._judge(reward, rows, responses)
+            self._take(reward, said, logged, len(completions))
         stacked = torch.stack(
             [parts[reward.name] * reward.weight for reward in self.rewards if reward.weight]
         )
         total = torch.where(stacked.isnan().all(0), math.nan, stacked.nansum(0))
-        return Scores(total=total, parts=parts)
+        return Scores(total=total, parts=parts, logged=logged)
 
-    def _judge(self, reward: Reward, rows: dict[str, list[Any]], responses: Responses | None) -> Tensor:
-        count = len(rows["completions"])
+    def _judge(
+        self, reward: Reward, rows: dict[str, list[Any]], responses: Responses | None
+    ) -> tuple[Tensor, Logged]:
+        count, logged = len(rows["completions"]), Logged()
         try:
-            values = list(_call(reward.function, rows, responses))
+            values = list(self._call(reward.function, rows, responses, logged))
         except Exception as error:  # a user's function may raise anything
             return self._row_by_row(reward, rows, responses, error)
         if len(values) != count:
             self._fault(f"reward {reward.name!r} returned {len(values)} rewards for {count} completions")
-            return torch.full((count,), math.nan)
-        return torch.tensor([self._number(reward, row, value) for row, value in enumerate(values)])
+            return torch.full((count,), math.nan), logged
+        numbers = [self._number(reward, row, value) for row, value in enumerate(values)]
+        return torch.tensor(numbers), logged
 
     def _row_by_row(
         self, reward: Reward, rows: dict[str, list[Any]], responses: Responses | None, error: Exception
-    ) -> Tensor:
+    ) -> tuple[Tensor, Logged]:
         """Find out on which rows the function raises by calling it on each alone."""
-        values, faults = [], 0
+        values, faults, logs = [], 0, []
         for row in range(len(rows["completions"])):
             one = {name: [column[row]] for name, column in rows.items()}
             alone = None if responses is None else responses.select(torch.tensor([row]))
+            logged = Logged()
             try:
-                (value,) = _call(reward.function, one, alone)
+                (value,) = self._call(reward.function, one, alone, logged)
             except Exception as fault:
                 faults += 1
                 prompt = str(rows["prompts"][row])[:60]
                 self._fault(
                     f"reward {reward.name!r} raised {fault!r} on row {row} (prompt {prompt!r})", fault
                 )
-                value = None
+                value, logged = None, Logged()
             values.append(self._number(reward, row, value))
+            logs.append(logged)
         if faults == 0:
             self._fault(f"reward {reward.name!r} raised {error!r} on the batch, but on no row alone", error)
-        return torch.tensor(values)
+        return torch.tensor(values), join(logs, [1] * len(logs))
+
+    def _call(
+        self,
+        function: RewardFunction,
+        rows: dict[str, list[Any]],
+        responses: Responses | None,
+        logged: Logged,
+    ) -> Sequence[float | None]:
+        keywords: dict[str, Any] = {
+            **rows,
+            "responses": responses,
+            "trainer_state": self.state,
+            "log_metric": logged.log_metric,
+            "log_extra": logged.log_extra,
+        }
+        parameters = inspect.signature(function).parameters.values()
+        if not any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
+            keywords = {p.name: keywords[p.name] for p in parameters if p.name in keywords}
+        values: Any = function(**keywords)
+        return asyncio.run(values) if inspect.iscoroutine(values) else values
+
+    def _take(self, reward: Reward, said: Logged, logged: Logged, count: int) -> None:
+        """Add to `logged` what one function said; a column of a wrong length, or another's, is a fault."""
+        for name, values in said.metrics.items():
+            logged.metrics.setdefault(name, []).extend(values)
+        for column, entries in said.columns.items():
+            where = f"reward {reward.name!r}: log_extra({column!r})"
+            if len(entries) != count:
+                self._fault(f"{where} got {len(entries)} values for {count} completions")
+            elif column in logged.columns or column in self._own_columns:
+                self._fault(f"{where}: there is such a column already; choose another name")
+            else:
+                logged.columns[column] = entries
 
     def _number(self, reward: Reward, row: int, value: float | None) -> float:
         if value is None:
@@ -149,22 +196,16 @@ class Rewards:
 def _check_columns(reward: Reward, rows: Mapping[str, Any]) -> None:
     for name, parameter in inspect.signature(reward.function).parameters.items():
         fixed = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
-        if fixed and parameter.default is parameter.empty and name not in (*rows, "responses"):
-            hint = did_you_mean(name, rows) or "; rewards.functions names the functions"
+        if fixed and parameter.default is parameter.empty and name not in (*rows, *SERVED):
+            if name == "environments":
+                raise ValueError(
+                    f"reward {reward.name!r} asks for 'environments': here one function answers the turns of "
+                    "all completions (environment=file.py:function), there is no object for each"
+                )
+            hint = did_you_mean(name, (*rows, *SERVED)) or "; rewards.functions names the functions"
             raise ValueError(
                 f"reward {reward.name!r} needs the column {name!r}: found {', '.join(rows)}{hint}"
             )
-
-
-def _call(
-    function: RewardFunction, rows: dict[str, list[Any]], responses: Responses | None
-) -> Sequence[float | None]:
-    parameters = inspect.signature(function).parameters.values()
-    keywords: dict[str, Any] = {**rows, "responses": responses}
-    if not any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
-        keywords = {p.name: keywords[p.name] for p in parameters if p.name in keywords}
-    values: Any = function(**keywords)
-    return asyncio.run(values) if inspect.iscoroutine(values) else values
 
 
 def from_model(scores: Callable[[Responses], Tensor]) -> RewardFunction:

@@ -38,11 +38,13 @@ class Config:
     max_reward_length_correlation: float = math.inf
     max_proxy_gold_gap: float = math.inf  # standard deviations of the first rollout's scores
     self_bleu_groups: int = 4  # groups of a rollout that self-BLEU looks at
+    completions: int = 8  # of a logged step's responses, how many are written to completions.jsonl
 
     def __post_init__(self) -> None:
         """Check the window."""
         require(self.window >= 1, "monitor.window", self.window, "at least 1")
-        require(self.self_bleu_groups >= 0, "monitor.self_bleu_groups", self.self_bleu_groups, ">= 0")
+        for name in ("self_bleu_groups", "completions"):
+            require(getattr(self, name) >= 0, f"monitor.{name}", getattr(self, name), ">= 0")
 
     def thresholds(self) -> dict[str, tuple[float, float]]:
         """Lowest and highest acceptable mean of each watched metric."""
@@ -92,6 +94,7 @@ class Monitor:
             "entropy": -float(masked_mean(samples.log_prob, samples.responses.loss_mask)),
             "distinct_1": distinct(rows, 1),
             "distinct_2": distinct(rows, 2),
+            **samples.logged.means(),
         }
         if group > 1 and self.config.self_bleu_groups:
             looked_at = groups[: self.config.self_bleu_groups]

@@ -8,7 +8,9 @@ from typing import Any, TypedDict, Unpack
 
 from torch import Tensor, nn
 
+from llm_align.feedback.logged import TrainerState
 from llm_align.models.parallel import distribute
+from llm_align.monitors.completions import CompletionTable
 from llm_align.monitors.monitor import Monitor
 from llm_align.online.reference import KL, Reference, mean_kl
 from llm_align.online.rollout import Samples, Task, join
@@ -61,22 +63,30 @@ class Loop:
         self.policy = distribute(policy.to(run.device), how)
         self._controller, self._prompts = kl.controller(), task.sampler(run.cfg.seed)
         self._evaluate, self._monitor = watching.get("evaluate"), watching.get("monitor") or Monitor()
+        self._table = CompletionTable(run.dir, self._monitor.config.completions)
         self._last: Experience | None = None
 
     def steps(self, agent: nn.Module, **stateful: Stateful) -> Iterator[int]:
         """Yield `run.steps`; after each, steer the KL coefficient, watch what was drawn, evaluate."""
         run, moving = self.run, {"prompts": self._prompts, "kl": self._controller, "monitor": self._monitor}
         for step in run.steps(agent, **moving, **stateful):
+            self.task.rewards.state = TrainerState(global_step=step - 1, max_steps=run.cfg.steps)
             yield step
             assert self._last is not None
+            self.task.rewards.state = TrainerState(global_step=step, max_steps=run.cfg.steps)
             samples, ref, kl = self._last.samples, self._last.ref_log_prob, None
             if ref is not None:
                 kl = mean_kl(samples, ref)
                 self._controller.update(float(kl), len(samples))
                 run.log(step, {"kl": kl, "kl_coef": self._controller.coef})
             self._monitor.watch(step, samples, run, kl=kl)
+            if step % run.cfg.log_every == 0 or run.should_eval(step):
+                self._table.write(step, samples, [self._prompt(row) for row in self._last.prompts])
             if self._evaluate is not None and run.should_eval(step):
                 run.log(step, self._evaluate(agent), group="eval")
+
+    def _prompt(self, row: int) -> Any:
+        return self.task.prompts[row].example.prompt
 
     def draw(self, enough: Callable[[list[Samples]], bool] = bool) -> Experience:
         """Judged responses to the next prompts, and to more until they are `enough`."""

@@ -13,6 +13,8 @@ from torch import Tensor
 from llm_align.data.batches import Responses
 from llm_align.data.sampler import TokenBudget
 from llm_align.data.tokens import Encoded, check_tokenizer
+from llm_align.feedback import logged as logs
+from llm_align.feedback.logged import Logged
 from llm_align.feedback.rewards import Rewards
 from llm_align.models.adapters import unwrap
 from llm_align.models.engines import Engine, OwnEngine
@@ -53,6 +55,7 @@ class Samples:
 
     log_prob [B, L]: the sampler's, 0 outside `responses.loss_mask` · ended [B]: False where the limit cut the
     response · reward [B]: NaN where nothing judged it · parts: the same per reward function · texts: decoded.
+    logged: what the reward functions said besides.
     """
 
     responses: Responses
@@ -62,6 +65,7 @@ class Samples:
     parts: dict[str, Tensor]
     texts: list[str]
     group_size: int
+    logged: Logged = field(default_factory=Logged)
 
     def __len__(self) -> int:
         return len(self.reward)
@@ -81,6 +85,7 @@ class Samples:
             parts={name: part.to(device) for name, part in self.parts.items()},
             texts=self.texts,
             group_size=self.group_size,
+            logged=self.logged,
         )
 
     def grouped(self, x: Tensor) -> Tensor:
@@ -98,6 +103,7 @@ class Samples:
             parts={name: part[rows] for name, part in self.parts.items()},
             texts=[self.texts[row] for row in rows.tolist()],
             group_size=group_size,
+            logged=self.logged.select(rows.tolist()),
         )
 
     def groups(self, which: Tensor) -> Samples:
@@ -122,6 +128,7 @@ def join(samples: Sequence[Samples]) -> Samples:
         parts={name: torch.cat([s.parts[name] for s in samples]) for name in samples[0].parts},
         texts=[text for s in samples for text in s.texts],
         group_size=samples[0].group_size,
+        logged=logs.join([s.logged for s in samples], [len(s) for s in samples]),
     )
 
 
@@ -239,6 +246,7 @@ class Task:
             parts={name: part.to(device) for name, part in scores.parts.items()},
             texts=texts,
             group_size=group_size,
+            logged=scores.logged,
         )
 
 

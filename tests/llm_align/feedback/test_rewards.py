@@ -10,6 +10,7 @@ import torch
 
 from llm_align.data.batches import make_responses
 from llm_align.feedback import rewards
+from llm_align.feedback.logged import TrainerState
 from llm_align.feedback.rewards import Reward, Rewards
 
 PROMPTS, TEXTS, IDS = ["p"] * 3, ["a", "bb", "ccc"], [[1], [2, 2], [3, 3, 3]]
@@ -64,6 +65,72 @@ def test_a_function_gets_the_columns_that_it_names():
         ValueError, match="'named' needs the column 'answer': found answr, .*did you mean 'answr'"
     ):
         judge(named, columns={"answr": ["a", "x", "ccc"]}, on_error="skip")
+
+
+def test_a_function_is_told_of_the_run_and_logs():
+    def talks(completions, trainer_state, log_metric, log_extra):
+        for text in completions:
+            log_metric("length", len(text))
+            log_extra("upper", [text.upper()])
+        return [float(trainer_state.global_step + trainer_state.max_steps)] * len(completions)
+
+    both = Rewards([Reward(name="talks", function=talks), Reward(name="length", function=length)])
+    both.state = TrainerState(global_step=3, max_steps=4)
+    scores = both(PROMPTS, TEXTS, IDS)
+    assert scores.parts["talks"].tolist() == [7.0] * 3
+    assert scores.logged.metrics == {"length": [1.0, 2.0, 3.0]}
+    assert scores.logged.columns == {"upper": ["A", "BB", "CCC"]}
+    assert scores.logged.means() == {"rewards/length": 2.0}
+
+
+def test_columns_and_keywords_all_go_to_one_that_takes_all():
+    class Everything:
+        def __call__(self, prompts, **rest):
+            self.names = set(rest)
+            return [0.0] * len(prompts)
+
+    function = Everything()
+    Rewards([Reward(name="all", function=function)])(PROMPTS, TEXTS, IDS, columns={"answer": [1, 2, 3]})
+    told = {"trainer_state", "log_metric", "log_extra", "responses"}
+    assert function.names == {"completions", "completion_ids", "answer"} | told
+
+
+def test_what_a_row_that_raises_logged_is_forgotten():
+    def half(completions, log_metric, log_extra):
+        log_metric("calls", 1)
+        log_extra("text", completions)
+        return [1.0 / (len(text) - 2) for text in completions]
+
+    with pytest.warns(RuntimeWarning, match="row 1"):
+        logged = judge(half, on_error="skip").logged
+    assert logged.metrics == {"calls": [1.0, 1.0]}
+    assert logged.columns == {"text": ["a", None, "ccc"]}
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "metric", "message"),
+    [
+        ("x", [1], 0.0, r"log_extra\('x'\) got 1 values for 3 completions"),
+        ("reward", [1, 2, 3], 0.0, r"log_extra\('reward'\): there is such a column already"),
+        ("x", [1, 2, 3], math.nan, r"log_metric\('m', nan\): the value must be a finite number"),
+    ],
+)
+def test_what_cannot_be_logged_is_named(column, values, metric, message):
+    def talks(completions, log_metric, log_extra):
+        log_extra(column, values)
+        log_metric("m", metric)
+        return [1.0] * len(completions)
+
+    with pytest.raises(ValueError, match=message):
+        judge(talks)
+
+
+def test_an_object_per_environment_is_refused():
+    def asks(completions, environments):
+        return [1.0] * len(completions)
+
+    with pytest.raises(ValueError, match="'asks' asks for 'environments': here one function answers"):
+        judge(asks, on_error="skip")
 
 
 def test_a_function_may_be_async():
