@@ -18,6 +18,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +31,7 @@ from embodied_rl.models.optim import adam
 from embodied_rl.models.policy import Normalizer
 from embodied_rl.offline.interfaces import Evaluate
 from embodied_rl.online.rollout import Collector, Steps, World
-from rl_core import ppo
+from rl_core import checkpoint, ppo
 from rl_core.advantages import gae
 from rl_core.config import choice, require, require_widths
 from rl_core.normalizers import RewardScaler, RunningMeanStd
@@ -60,6 +61,7 @@ class Config:
     log_std_init: float = 0.0  # of the actions in units of [-1, 1]
     normalize_obs: bool = True
     normalize_returns: bool = True
+    start_from: str = ""  # directory of an earlier run, with whose networks this one begins
 
     def __post_init__(self) -> None:
         """Check words and ranges."""
@@ -232,6 +234,21 @@ def adapted_lr(lr: float, kl: float, desired_kl: float) -> float:
     return min(high, lr * _LR_FACTOR) if kl < 0.5 * desired_kl else lr
 
 
+def take_over(agent: Agent, directory: Path) -> None:
+    """Give an agent the networks and statistics of the newest checkpoint of another PPO run.
+
+    Raises ValueError where there is none, or where its networks have other sizes.
+    """
+    state = checkpoint.read_latest(directory / "checkpoints", agent.obs_stats.mean.device)["agent"]
+    state["reward_scaler.returns"] = agent.reward_scaler.returns  # of episodes that the other run was in
+    try:
+        agent.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(
+            f"algo.start_from={str(directory)!r}: its networks differ from these ({error})"
+        ) from error
+
+
 def train(cfg: Config, world: World, run: Run, evaluate: Evaluate) -> Agent:
     """Train for `run.cfg.steps` iterations of `world.horizon` steps in each of its environments.
 
@@ -243,6 +260,8 @@ def train(cfg: Config, world: World, run: Run, evaluate: Evaluate) -> Agent:
     require(run.cfg.precision == "float32", "run.precision", run.cfg.precision, "float32 for PPO")
     privileged = world.critic_spec.obs_dim - world.spec.obs_dim
     agent = Agent(cfg, world.spec, world.env.num_envs, run.rng, privileged=privileged)
+    if cfg.start_from:
+        take_over(agent, Path(cfg.start_from))
     collector = Collector(world, run.device, state_dim=agent.actor.state_dim)
     for step in run.steps(agent, **world.stateful):
         if not collector.started or (step - 1) % run.cfg.checkpoint_every == 0:

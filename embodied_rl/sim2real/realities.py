@@ -1,7 +1,7 @@
 """Stand-ins for reality: desks with other parameters and with effects that the simulator does not have.
 
-Training never sees them. Parameters are those of `envs.desk.parameters`; backlash, sensor delay, dropped
-commands and calibration errors are applied around the environment, so that no randomisation can draw them.
+Training never sees them. Parameters are those of `envs.desk.parameters`; backlash, dropped commands and
+calibration errors are applied around the environment, so that no randomisation can draw them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ class Reality:
 
     parameters: Mapping[str, float] = field(default_factory=dict)
     backlash: float = 0.0  # metres that the hand does not move after a command to turn back
-    delay: int = 0  # actions by which observations come late
     dropped: float = 0.0  # chance that a command is lost and the last one is carried out again
     camera: tuple[float, float, float] = (0.0, 0.0, 0.0)  # metres by which objects are seen displaced
     turned: float = 0.0  # radians by which the robot's frame is turned about the vertical
@@ -37,7 +36,6 @@ class Reality:
     def __post_init__(self) -> None:
         """Check ranges."""
         require(0 <= self.backlash < 0.05, "backlash", self.backlash, "in [0, 0.05) m")
-        require(0 <= self.delay <= 10, "delay", self.delay, "0 to 10 actions")
         require(0 <= self.dropped < 1, "dropped", self.dropped, "in [0, 1)")
 
 
@@ -53,21 +51,25 @@ def _blocks(mass: float, friction: float) -> dict[str, float]:
 HELD_OUT = {
     "worn arm": Reality(
         parameters={"arm_gain": 0.6, "arm_damping": 2.5, "arm_frictionloss": 2.5, "link_mass": 1.3,
-                    "arm_force": 0.5}, backlash=0.015, delay=2,
+                    "arm_force": 0.5, "sensor_delay": 0.2}, backlash=0.015,
     ),
-    "slow link": Reality(parameters={"latency": 0.1, "arm_gain": 0.8}, delay=2, dropped=0.2),
+    "slow link": Reality(
+        parameters={"latency": 0.1, "arm_gain": 0.8, "sensor_delay": 0.2}, dropped=0.2
+    ),
     "heavy and slippery": Reality(
-        parameters={**_blocks(0.3, 0.15), "friction_fingers": 0.4, "gripper_gain": 0.6}, delay=1, dropped=0.05
+        parameters={**_blocks(0.3, 0.15), "friction_fingers": 0.4, "gripper_gain": 0.6,
+                    "sensor_delay": 0.1}, dropped=0.05,
     ),
     "badly calibrated": Reality(
         parameters={"offset_joint1": 0.03, "offset_joint2": -0.03, "offset_joint4": 0.03,
-                    "offset_joint6": -0.03, "object_noise": 0.008},
-        delay=2, camera=(0.018, -0.012, 0.01), turned=0.15,
+                    "offset_joint6": -0.03, "object_noise": 0.008, "sensor_delay": 0.2},
+        camera=(0.018, -0.012, 0.01), turned=0.15,
     ),
     "a bit of all": Reality(
         parameters={**_blocks(0.2, 0.3), "arm_gain": 0.7, "latency": 0.05, "action_noise": 0.15,
-                    "joint_noise": 0.01, "object_noise": 0.005, "friction_fingers": 0.6},
-        backlash=0.006, delay=2, camera=(0.008, 0.008, 0.005), dropped=0.1,
+                    "joint_noise": 0.01, "object_noise": 0.005, "friction_fingers": 0.6,
+                    "sensor_delay": 0.2},
+        backlash=0.006, camera=(0.008, 0.008, 0.005), dropped=0.1,
     ),
 }  # fmt: skip
 
@@ -87,7 +89,6 @@ class RealityEnv(VectorWrapper):
         self._turn = np.array([[cosine, -sine], [sine, cosine]])
         self._slack = np.zeros((num, 3))  # [N, 3] where between its ends the play of each axis is, metres
         self._last = np.zeros((num, ACTION_DIM))
-        self._seen: list[NDArray[np.float32]] = []  # observations that are still to be shown, oldest first
         self._rng = np.random.default_rng(_STREAM)
 
     def reset(
@@ -96,9 +97,9 @@ class RealityEnv(VectorWrapper):
         """Begin new episodes everywhere."""
         if seed is not None:
             self._rng = np.random.default_rng([_STREAM, *np.atleast_1d(np.asarray(seed, np.int64)).tolist()])
-        self._slack[:], self._last[:], self._seen = 0.0, 0.0, []
+        self._slack[:], self._last[:] = 0.0, 0.0
         obs, infos = self.env.reset(seed=seed, options=options)
-        return self._observe(obs, np.ones(self.num_envs, np.bool_)), infos
+        return self._observe(obs), infos
 
     def step(
         self, actions: NDArray[Any]
@@ -109,7 +110,7 @@ class RealityEnv(VectorWrapper):
         obs, reward, terminated, truncated, infos = self.env.step(self._act(np.asarray(actions, np.float64)))
         ended = terminated | truncated
         self._slack[ended], self._last[ended] = 0.0, 0.0
-        return self._observe(obs, ended), reward, terminated, truncated, infos
+        return self._observe(obs), reward, terminated, truncated, infos
 
     def _act(self, actions: NDArray[np.float64]) -> NDArray[np.float32]:
         lost = self._rng.random(self.num_envs) < self.reality.dropped
@@ -124,16 +125,8 @@ class RealityEnv(VectorWrapper):
             np.float32
         )
 
-    def _observe(
-        self, obs: dict[str, NDArray[np.float32]], begun: NDArray[np.bool_]
-    ) -> dict[str, NDArray[np.float32]]:
-        now = obs["observation"] + self._shift
-        self._seen = [*self._seen, now] if self._seen else [now] * (self.reality.delay + 1)
-        for earlier in self._seen[:-1]:
-            earlier[begun] = now[begun]
-        self._seen = self._seen[-self.reality.delay - 1 :]
-        # Copies, because those kept here are overwritten where an episode begins.
-        return {**obs, "observation": self._seen[0].copy()}
+    def _observe(self, obs: dict[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+        return {**obs, "observation": obs["observation"] + self._shift}
 
 
 def open_reality(reality: Reality | None, num_envs: int, **kwargs: Any) -> VectorEnv:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import mujoco
@@ -48,6 +48,14 @@ class Motion:
     def seconds(self) -> float:
         """How long the motion is in all."""
         return float(self.running.sum()) * STEP_SECONDS
+
+    def episodes(self) -> Iterator[Motion]:
+        """Each episode as a motion of its own."""
+        for i in range(len(self.running)):
+            one = slice(i, i + 1)
+            yield Motion(
+                observations=self.observations[one], actions=self.actions[one], running=self.running[one]
+            )
 
 
 def motion_of(episodes: Episodes, max_seconds: float = 0.0) -> Motion:
@@ -128,20 +136,16 @@ class Replay:
         padded = {name: np.concatenate([v, np.repeat(v[-1:], self._most - n)]) for name, v in values.items()}
         self.parameters.set({name: np.repeat(v, self._num) for name, v in padded.items()})
         self._begin(used)
-        rows = []
         hand = self._sim.hand()
+        rows, age = [self._observe(hand, used)], self.parameters.values["sensor_delay"][used] / STEP_SECONDS
         for t in range(self.motion.actions.shape[1]):
-            estimate = _corrected(
-                _rows(hand, len(used)), np.tile(self._joints[:, t], (n, 1)), self.correction
-            )
+            error = np.tile(self._joints[:, t], (n, 1)) - _late([row["joints"] for row in rows], age)
+            estimate = _corrected(_rows(hand, len(used)), self.correction * error)
             self._ctrl[used] = joint_targets(np.tile(self.motion.actions[:, t], (n, 1)), estimate, DESK)
             self._batch.step(used, nstep=CONTROL_STEPS, stage=_POSITIONS)
             hand = self._sim.hand()
             rows.append(self._observe(hand, used))
-        found = {
-            name: np.stack([row[name] for row in rows], axis=1).reshape(n, self._num, len(rows), -1)
-            for name in self.channels
-        }
+        found = {name: self._shown([row[name] for row in rows], age) for name in self.channels}
         if not all(np.isfinite(value).all() for value in found.values()):
             raise FloatingPointError("the physics of a replay diverged; narrow the bounds of the parameters")
         return found
@@ -165,7 +169,12 @@ class Replay:
             "blocks": (state.block_pos - hand.pos[:, None]).reshape(len(hand.pos), -1),
             "furniture": state.furniture,
         }
-        return {name: values[name][used] for name in self.channels}
+        return {name: values[name][used] for name in {*self.channels, "joints"}}
+
+    def _shown(self, rows: list[Floats], age: Floats) -> Floats:
+        """What sensors of that age show, `[n, E, T, d]`, of rows `[n * E, d]` before and after each step."""
+        late = [_late(rows[: t + 1], age) for t in range(1, len(rows))]
+        return np.stack(late, axis=1).reshape(-1, self._num, len(late), rows[0].shape[1])
 
     def _start_positions(self) -> Floats:
         """Generalised positions `[E, nq]` at the beginning, at rest, as far as they were observed."""
@@ -193,8 +202,19 @@ def _rows(hand: Hand, num: int) -> Hand:
     return Hand(**{field.name: getattr(hand, field.name)[:num] for field in dataclasses.fields(hand)})
 
 
-def _corrected(hand: Hand, joints: Floats, share: float) -> Hand:
-    """The simulated hand drawn towards the measured joints `[N, 7]`; its position to first order."""
-    step = share * (joints - hand.joints)
+def _late(rows: Sequence[Floats], age: Floats) -> Floats:
+    """Each row `[N, d]` as it was `age [N]` steps before the last one; before the first nothing moved."""
+    whole = age.astype(np.int64)
+    if not age.any():
+        return rows[-1]
+    share, every = (age - whole)[:, None], np.arange(len(age))
+    recent = np.stack(rows[-int(whole.max()) - 2 :])
+    last = len(recent) - 1
+    later, earlier = (recent[np.maximum(last - whole - k, 0), every] for k in (0, 1))
+    return later + share * (earlier - later)
+
+
+def _corrected(hand: Hand, step: Floats) -> Hand:
+    """The simulated hand with its joints moved by `step [N, 7]`; its position to first order."""
     moved = (hand.jac[:, :3] @ step[..., None])[..., 0]
     return dataclasses.replace(hand, joints=hand.joints + step, pos=hand.pos + moved)

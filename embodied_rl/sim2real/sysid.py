@@ -13,12 +13,13 @@ Joints with dry friction stick and break loose. Whether a joint does so now or a
 encoders' noise, and is then no evidence about parameters, but makes valleys in the sum of squares that have
 nothing to do with the truth. So the last steps give rows whose residuals are large, at the solution or at
 either end of a difference, less weight, and look for lower ground along the two directions that the motion
-tells least about.
+tells least about. And where there are enough episodes, each then goes on to its own solution: every one has
+other valleys, so that their mean errs less than the solution of all, and their spread tells by how much.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from mujoco import minimize
@@ -26,7 +27,7 @@ from numpy.typing import NDArray
 
 from embodied_rl.sim2real.belief import Fit
 from embodied_rl.sim2real.replay import CORRECTIONS, Motion, Replay
-from embodied_rl.sim2real.uncertainty import covariance, half_width, share_left, stretches
+from embodied_rl.sim2real.uncertainty import covariance, half_width, pooled, share_left, stretches
 from envs.desk.parameters import Parameter
 from rl_core.config import choice, require
 
@@ -45,6 +46,7 @@ _SHARES = (1.0, 0.5, 0.25)  # of a step of Gauss and Newton that are tried
 _SCAN = (-8.0, -3.0, 3.0, 8.0)  # textbook standard errors, along the directions that are known least
 _TOLD = 0.5  # of the spread between the bounds: with more of it left, the data said nothing
 _STRETCHES = 2  # per parameter, at least
+_EPISODES = 2  # per parameter, from which on each episode is fitted
 
 
 def identify(
@@ -64,8 +66,15 @@ def identify(
     """
     require(bool(names), "parameters", list(names), "at least one name")
     most = max(2 * len(names) + 1, len(_SHARES) + 2 * len(_SCAN))
-    replay = Replay(motion, channels, most=most, contacts=contacts, num_threads=num_threads)
-    return _Problem(replay, names, start).solve()
+
+    def problem(part: Motion) -> _Problem:
+        replay = Replay(part, channels, most=most, contacts=contacts, num_threads=num_threads)
+        return _Problem(replay, names, start)
+
+    found, least = int(stretches(motion.running).max()) + 1, _STRETCHES * len(names)
+    require(found > least, "motion", f"{motion.seconds:.1f} s",
+            f"over {least} stretches of a second for {len(names)} parameters")  # fmt: skip
+    return problem(motion).solve(problem)
 
 
 class _Problem:
@@ -88,9 +97,6 @@ class _Problem:
         self._measured = replay.measured()
         self._noise = {name: _NOISE[name] for name in replay.channels}
         steps = stretches(replay.motion.running)
-        self._num_stretches, least = int(steps.max()) + 1, _STRETCHES * len(names)
-        require(self._num_stretches > least, "motion", f"{replay.motion.seconds:.1f} s",
-                f"over {least} stretches of a second for {len(names)} parameters")  # fmt: skip
         sizes = [self._measured[name].shape[-1] for name in replay.channels]
         self._rows = [len(steps) * size for size in sizes]  # residuals of each channel, in their order
         self._clusters = np.concatenate([np.repeat(steps, size) for size in sizes])  # of each residual
@@ -107,7 +113,8 @@ class _Problem:
         values = np.where(self._log, low * (high / low) ** u, self._low + u * (self._high - self._low))
         return np.clip(values, self._low, self._high)
 
-    def solve(self) -> Fit:
+    def solve(self, problem: Callable[[Motion], _Problem]) -> Fit:
+        """The fit; `problem` makes that of a part of the motion."""
         u, left, active = self._u0.copy(), dict[str, float](), list(range(len(self._known)))
         before = self._rms(self._residual(u[active][:, None], u, active)[:, 0])
         # With the noise that sensors have, not with that of a wrong model, which would hide what is excited.
@@ -122,7 +129,14 @@ class _Problem:
             u, residual, jacobian = self._polish(u, active)
             told = self._told(jacobian, active, left)
             if told == active:
-                return self._fit(u, active, residual, jacobian, left, before)
+                if len(self._replay.motion.running) >= _EPISODES * len(active):
+                    u[active], spread, num = self._over_episodes(u, active, problem)
+                else:
+                    spread, num = (
+                        covariance(jacobian, residual, self._clusters),
+                        int(self._clusters.max()) + 1,
+                    )
+                return self._fit(u, active, spread, num, left, before)
             dropped = [i for i in active if i not in told]
             u[dropped], active = self._u0[dropped], told
         return Fit(
@@ -142,14 +156,25 @@ class _Problem:
             jacobian = np.delete(jacobian, worst, axis=1)
         return active
 
+    def _over_episodes(
+        self, u: Floats, active: list[int], problem: Callable[[Motion], _Problem]
+    ) -> tuple[Floats, Floats, int]:
+        """Mean `[P]` of the episodes' own solutions, its covariance `[P, P]`, and how many there are."""
+        found = []
+        for episode in self._replay.motion.episodes():
+            part = problem(episode)
+            part._noise = self._noise
+            found.append(part._polish(u, active)[0][active])
+        return *pooled(np.stack(found), self._replay.motion.running.sum(axis=1)), len(found)
+
     def _fit(
-        self, u: Floats, active: list[int], residual: Floats, jacobian: Floats, left: dict[str, float],
+        self, u: Floats, active: list[int], spread: Floats, num: int, left: dict[str, float],
         before: dict[str, float],
     ) -> Fit:  # fmt: skip
+        """The result, where `spread` is the covariance of the shares, from `num` parts of the motion."""
         noise = self._rms(self._residual(u[active][:, None], u, active)[:, 0])
-        spread = covariance(jacobian, residual, self._clusters)
         reach = np.zeros_like(u)
-        reach[active] = half_width(spread, self._num_stretches)
+        reach[active] = half_width(spread, num)
         low, value, high = self._values(np.stack([u - reach, u, u + reach]))[:, active]
         above, below = self._values(np.stack([u + _NEAR, u - _NEAR]))[:, active]
         slope = (above - below) / (2 * _NEAR)

@@ -4,6 +4,9 @@ nominal: the simulator as it is. fixed: parameters drawn from fixed ranges. adr:
 randomisation. sysid: 60 s of motion are recorded in every reality and identified; an episode draws one
 reality's fit (with its covariance), and from the fixed ranges what was not identified.
 
+The first `shared_steps` iterations are the same for all: a policy of the nominal desk, from which each method
+goes on. Wide ranges from the first step teach nothing, because no gripper ever closes on a block by chance.
+
 Every policy is a run of its own below one directory. What is finished is kept and what was interrupted goes
 on when the same call is made again.
 """
@@ -44,7 +47,7 @@ from rl_core.progress import console
 
 FILE = "transfer.json"
 METHODS = ("nominal", "fixed", "adr", "sysid")
-IDENTIFIED = ("link_mass", "arm_frictionloss", "arm_damping", "arm_gain", "latency")
+IDENTIFIED = ("link_mass", "arm_frictionloss", "arm_damping", "arm_gain", "latency", "sensor_delay")
 _EPISODES, _STEPS = 10, 60  # of the motion that is identified: 60 s
 # Of a configuration, what decides how policies are tried, and what a method does not train with.
 _TRIED = ("transfer.methods", "transfer.seeds", "transfer.episodes", "transfer.num_envs", "transfer.seed")
@@ -63,6 +66,7 @@ class Config:
     num_envs: int = 50  # that evaluate side by side
     seed: int = 2_000_000  # of the first of those episodes
     motion_episodes: int = _EPISODES
+    shared_steps: int = 0  # of run.steps, on the nominal desk, with which every method begins
 
     def __post_init__(self) -> None:
         """Check words and ranges."""
@@ -70,6 +74,7 @@ class Config:
             choice("transfer.methods", method, METHODS)
         require(bool(self.methods), "transfer.methods", self.methods, f"some of {', '.join(METHODS)}")
         require(bool(self.seeds), "transfer.seeds", self.seeds, "at least one seed")
+        require(self.shared_steps >= 0, "transfer.shared_steps", self.shared_steps, "at least 0")
         for name in ("episodes", "num_envs", "motion_episodes"):
             require(getattr(self, name) >= 1, f"transfer.{name}", getattr(self, name), "at least 1")
 
@@ -182,6 +187,7 @@ def _one(
             found: dict[str, list[bool]] = kept["successes"]
             return found
     console.print(f"{method}, seed {seed}")
+    how = _after_start(cfg, how, seed, directory.parent, record, realities)
     may_change = (*_TRIED, *_NOT_OF[method])
     policy = train(sampler_of(method, cfg, how, realities), how, seed, directory, record, may_change)
     found = evaluate(policy, cfg, realities, how.env)
@@ -189,6 +195,23 @@ def _one(
     temporary.write_text(json.dumps({"settings": asked, "successes": found}))
     temporary.replace(done)
     return found
+
+
+def _after_start(
+    cfg: Config, how: Training, seed: int, directory: Path, record: Any, realities: Mapping[str, Reality]
+) -> Training:
+    """How to go on from the policy that all methods share; what is left of its training is done here."""
+    if not cfg.shared_steps:
+        return how
+    start = directory / f"start-seed{seed}"
+    nominal = dataclasses.replace(how, run=dataclasses.replace(how.run, steps=cfg.shared_steps))
+    may_change = (*_TRIED, *_NOT_OF["nominal"])
+    train(sampler_of("nominal", cfg, how, realities), nominal, seed, start, record, may_change)
+    return dataclasses.replace(
+        how,
+        algo=dataclasses.replace(how.algo, start_from=str(start)),
+        run=dataclasses.replace(how.run, steps=how.run.steps - cfg.shared_steps),
+    )
 
 
 def _settings(method: str, cfg: Config, how: Training, realities: Mapping[str, Reality]) -> dict[str, Any]:
@@ -202,6 +225,7 @@ def _settings(method: str, cfg: Config, how: Training, realities: Mapping[str, R
     settings: dict[str, Any] = {
         name: asdict(part) for name, part in parts.items() if name not in _NOT_OF[method]
     }
+    settings |= {"shared_steps": cfg.shared_steps}
     settings |= {"env": how.env, "steps": how.run.steps, "episodes": cfg.episodes, "seed": cfg.seed}
     settings["realities"] = {name: asdict(reality) for name, reality in realities.items()}
     del settings["rollout"]["threads"]
@@ -226,6 +250,8 @@ def compare(
     cfg: Config, how: Training, directory: Path, record: Any, realities: Mapping[str, Reality] = HELD_OUT
 ) -> Table:
     """Train and try every method with every seed; `directory` gets a run each, the table and the report."""
+    require(cfg.shared_steps < how.run.steps, "transfer.shared_steps", cfg.shared_steps,
+            f"less than run.steps={how.run.steps}")  # fmt: skip
     successes: dict[str, dict[str, list[bool]]] = {}
     for method in cfg.methods:
         for seed in cfg.seeds:

@@ -5,10 +5,13 @@ where servos chatter or joints stick a small error grows for a while. Textbook i
 second, are then several times too narrow. What may be relied on is that stretches of some seconds err
 independently of each other, so the spread of the fits that leave one stretch out is the uncertainty: the
 cluster jackknife, linearised (CR3; MacKinnon, Nielsen and Webb 2023, arXiv:2301.04527), with Student's t of
-as many degrees of freedom as there are stretches, less one.
+as many degrees of freedom as there are stretches, less one. Around a side valley it knows nothing of the
+others; where every episode has a fit of its own, their spread does.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +49,14 @@ def covariance(jacobian: Floats, residual: Floats, cluster: Ids) -> Floats:
     moved = np.linalg.solve(information.sum(axis=0) - information, scores[..., None])[..., 0]
     result: Floats = (num - 1) / num * moved.T @ moved
     return result
+
+
+def pooled(values: Floats, weights: NDArray[Any]) -> tuple[Floats, Floats]:
+    """Mean `[P]` of independent fits `[E, P]` with `weights [E]`, and its covariance `[P, P]`."""
+    share = weights / weights.sum()
+    mean = share @ values
+    apart = share[:, None] * (values - mean)
+    return mean, len(values) / (len(values) - 1) * apart.T @ apart
 
 
 def half_width(cov: Floats, clusters: int) -> Floats:

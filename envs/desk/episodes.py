@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from envs.desk.choices import at_least_one, check_choice
 from envs.desk.control import ACTION_DIM, Hand
+from envs.desk.delay import SensorDelay
 from envs.desk.disturbances import Disturbances
 from envs.desk.opengl import BACKENDS
 from envs.desk.parameters import Parameters
@@ -133,6 +134,7 @@ class Episodes:
         self.parameters = Parameters(self.sim.batch)
         self.randomizer: Randomizer | None = None  # None: parameters change by `set_parameters` alone
         self._disturbances = Disturbances(self.sim, self.parameters)
+        self._delay = SensorDelay(self.parameters.values["sensor_delay"])
         self._sensors = Sensors(
             self.sim,
             obs=options.obs,
@@ -192,6 +194,7 @@ class Episodes:
         self._played[ids] += 1
         self.elapsed[ids] = 0
         self._disturbances.begin(ids, rngs)
+        self._delay.begin(ids)
         return self._observe(ids)
 
     def assign(self, sim: int, task: int, target: int) -> Observation:
@@ -211,6 +214,9 @@ class Episodes:
         if len(changed) < self.num_envs:
             hand, state = take(hand, changed), take(state, changed)
         seen = self._sensors.observe(*self._disturbances.measure(hand, state, changed), changed)
+        if "sensor_delay" in self.parameters.changed:
+            (vector,) = seen.keys() & {"observation", "proprioception"}
+            seen[vector] = self._delay(seen[vector], changed)
         if self._obs is not None and len(changed) < self.num_envs:
             # Nobody else's noise is drawn anew, or an episode would depend on when others end.
             seen, rows = {key: value.copy() for key, value in self._obs.items()}, seen
@@ -249,6 +255,7 @@ class Episodes:
         actions = self._disturbances.act(actions)
         diverged = np.flatnonzero(self.sim.advance(actions, self._hand))
         self.elapsed += 1
+        self._delay.advance()
         errors |= {int(i): f"the physics diverged at step {self.elapsed[i]}" for i in diverged}
         if len(diverged):
             if self.options.on_error == "raise":

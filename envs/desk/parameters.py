@@ -3,7 +3,7 @@
 `table(model)` is the list. `Parameters(batch).set({"mass_red": [N]})` writes per-simulation model fields of a
 `mujoco.batch.Batch`; which values to draw is not decided here. Every parameter is one number per simulation;
 a factor is relative to the scene's own value. Parameters with `setter=None` belong to no model field and are
-read by `envs.desk.disturbances` in every step.
+read by `envs.desk.disturbances` and `envs.desk.delay` in every step.
 
 Not here: the headlight (MuJoCo keeps it per model, not per simulation) and the sizes of objects (tasks and
 starts are told of one size).
@@ -21,6 +21,7 @@ from mujoco.batch import Batch
 from numpy.typing import ArrayLike, NDArray
 
 from envs.desk.choices import check_choice
+from envs.desk.delay import MAX_SENSOR_DELAY
 from envs.desk.materials import MATERIALS
 
 Floats = NDArray[np.float64]
@@ -182,12 +183,13 @@ def _world(model: mujoco.MjModel) -> Iterator[Parameter]:
 
 
 def _disturbances(model: mujoco.MjModel) -> Iterator[Parameter]:
-    """What `envs.desk.disturbances` reads."""
+    """What `envs.desk.disturbances` and `envs.desk.delay` read."""
     for name, unit, high, doc in (
         ("action_noise", "1", 0.5, "standard deviation on the six motion components, per action"),
         ("joint_noise", "rad", 0.1, "standard deviation on the measured joint angles, per observation"),
         ("object_noise", "m", 0.05, "standard deviation on the observed object positions, per observation"),
         ("object_offset", "m", 0.05, "standard deviation of an error in them that stays for the episode"),
+        ("sensor_delay", "s", MAX_SENSOR_DELAY, "age of the observed vector; images come at once"),
         ("push_force", "N", 10.0, "horizontal force on one free object, for one action"),
         ("push_rate", "1/s", 5.0, "how often such a push comes"),
     ):

@@ -176,6 +176,20 @@ def test_two_and_two_steps_equal_four(world, points, train, tmp_path, options):
     assert successes(tmp_path, "whole") == successes(tmp_path, "cut")
 
 
+def test_begins_with_the_networks_of_another_run(world, points, train, tmp_path):
+    there = train(ppo, config(), world(points(4), horizon=18), steps=2, name="first")
+    start = str(tmp_path / "first")
+    frozen = config(start_from=start, lr=1e-12)
+    here = train(ppo, frozen, world(points(6), horizon=18), steps=1, name="second")
+    for (name, ours), theirs in zip(here.actor.named_parameters(), there.actor.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, msg=name)
+    assert here.obs_stats.count > there.obs_stats.count
+    with pytest.raises(ValueError, match="algo.start_from=.*its networks differ"):
+        train(ppo, config(start_from=start, hidden=(8,)), world(points(4), horizon=18), steps=1, name="third")
+    with pytest.raises(ValueError, match="holds no checkpoint"):
+        train(ppo, config(start_from="nowhere"), world(points(4), horizon=18), steps=1, name="fourth")
+
+
 def test_the_same_seed_gives_the_same_networks_and_another_seed_others(world, points, train):
     agents = [
         train(ppo, config(), world(points()), steps=2, name=f"run{i}", seed=seed)

@@ -21,14 +21,17 @@ from envs.suites import DESK, make_vec
 TRUTH = {"arm_gain": 0.8, "link_mass": 1.2}
 
 
-@pytest.fixture(scope="module")
-def motion(tmp_path_factory) -> Motion:
-    folder = tmp_path_factory.mktemp("minari")
+def recorded(truth: dict[str, float], folder) -> Motion:
     env = make_vec(DESK, 2, threads=1, max_episode_steps=25, terminate_on_success=False)
-    env.unwrapped.set_parameters({**TRUTH, "joint_noise": 3e-4})
+    env.unwrapped.set_parameters({**truth, "joint_noise": 3e-4})
     with Recorder("desk/shaken-v0", collect.info_of(env), folder) as out:
         collect.record(Excitation(0), env, out, episodes=2, seed=1)
     return motion_of(minari_io.load("desk/shaken-v0", folder))
+
+
+@pytest.fixture(scope="module")
+def motion(tmp_path_factory) -> Motion:
+    return recorded(TRUTH, tmp_path_factory.mktemp("minari"))
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +39,11 @@ def fit(motion: Motion) -> Fit:
     return identify(motion, ["arm_gain", "link_mass"], contacts=False, num_threads=1)
 
 
-def test_replay_under_the_truth_is_the_recording():
+@pytest.mark.parametrize("delay", [0.0, 0.15])
+def test_replay_under_the_truth_is_the_recording(delay: float):
+    truth = {**TRUTH, "sensor_delay": delay}
     env = make_vec(DESK, 2, threads=1, max_episode_steps=12, terminate_on_success=False)
-    env.unwrapped.set_parameters(TRUTH)
+    env.unwrapped.set_parameters(truth)
     episodes = list(collect.episodes_of(Excitation(0), env, episodes=2, seed=1))
     motion = Motion(
         observations=np.stack([e["observations"]["observation"] for e in episodes]).astype(np.float64),
@@ -47,7 +52,8 @@ def test_replay_under_the_truth_is_the_recording():
     )
     channels = ("joints", "width", "blocks", "furniture")
     replay = Replay(motion, channels, most=2, num_threads=1)
-    found = replay.predict({name: np.array([value, 1.0]) for name, value in TRUTH.items()})
+    other = {"arm_gain": 1.0, "link_mass": 1.0, "sensor_delay": 0.05}
+    found = replay.predict({name: np.array([value, other[name]]) for name, value in truth.items()})
     for name, measured in replay.measured().items():
         np.testing.assert_allclose(found[name][0], measured, atol=6e-5)  # float32, and blocks that settle
     assert np.abs(found["joints"][1] - replay.measured()["joints"]).max() > 1e-3  # another desk
@@ -62,6 +68,24 @@ def test_finds_gain_and_mass_and_knows_how_well(fit: Fit):
     assert fit.noise["joints"] < 1e-3 < fit.before["joints"]
     json.dumps(fit.to_json())
     assert "arm_gain = 0." in fit.summary()
+
+
+def test_finds_how_late_the_sensors_are(tmp_path):
+    late = recorded({**TRUTH, "sensor_delay": 0.17}, tmp_path)
+    known = {"start": {"link_mass": 1.2}, "contacts": False, "num_threads": 1}
+    fit = identify(late, ["sensor_delay", "arm_gain"], **known)
+    assert fit.value == pytest.approx([0.17, 0.8], rel=0.01)
+    assert fit.noise["joints"] < 1e-3
+
+
+def test_with_enough_episodes_their_fits_are_averaged(motion: Motion):
+    known = {"start": {"link_mass": 1.2}, "contacts": False, "num_threads": 1}
+    both = identify(motion, ["arm_gain"], **known)
+    single = [identify(episode, ["arm_gain"], **known).value[0] for episode in motion.episodes()]
+    assert single[0] != single[1]
+    assert both.value[0] == pytest.approx(np.mean(single), rel=1e-4)
+    apart = abs(single[0] - single[1]) / 2  # the standard error of the mean of two
+    assert both.covariance[0, 0] ** 0.5 == pytest.approx(apart, rel=0.5)
 
 
 def test_what_the_motion_does_not_excite_is_no_number(motion: Motion):

@@ -58,6 +58,16 @@ def test_every_method_is_trained_and_tried_and_kept(tmp_path: Path):
     assert (tmp_path / "adr-seed0" / "metrics.jsonl").read_bytes() == before
 
 
+def test_methods_can_share_their_first_steps(tmp_path: Path):
+    cfg = settings("nominal", "fixed", shared_steps=1)
+    table = transfer.compare(cfg, training(), tmp_path, cfg, REALITIES)
+    assert table.steps == 2 * 2 * 8  # the shared ones count for everybody
+    steps = {path.parent.name: path.read_text().count("\n") for path in tmp_path.glob("*/metrics.jsonl")}
+    assert steps.keys() == {"start-seed0", "nominal-seed0", "fixed-seed0"}
+    with pytest.raises(ValueError, match="transfer.shared_steps=2.*less than run.steps=2"):
+        transfer.compare(settings("fixed", shared_steps=2), training(), tmp_path, cfg, REALITIES)
+
+
 @dataclass(kw_only=True)
 class Record:
     """As of the script: what a run's `config.yaml` holds."""

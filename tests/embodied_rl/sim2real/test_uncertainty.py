@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from embodied_rl.sim2real.uncertainty import covariance, half_width, share_left, stretches
+from embodied_rl.sim2real.uncertainty import covariance, half_width, pooled, share_left, stretches
 
 
 def test_share_of_uncertainty_left_by_hand():
@@ -34,6 +34,14 @@ def test_covariance_is_the_jackknife_over_clusters():
     ])  # fmt: skip
     found = covariance(jacobian, jacobian @ best - target, cluster)
     np.testing.assert_allclose(found, 5 / 6 * without.T @ without, rtol=1e-10)
+
+
+def test_fits_are_pooled_by_their_lengths():
+    values = np.array([[1.0, 2.0], [3.0, 2.0], [5.0, 8.0]])
+    mean, spread = pooled(values, np.array([60, 60, 60]))
+    np.testing.assert_allclose(mean, values.mean(axis=0))
+    np.testing.assert_allclose(spread, np.cov(values.T) / 3)
+    assert pooled(values, np.array([1, 1, 2]))[0] == pytest.approx([3.5, 5.0])
 
 
 def test_intervals_hold_the_truth_where_errors_depend_on_each_other():
