@@ -161,14 +161,32 @@ def apo_down_loss(chosen: Tensor, rejected: Tensor, *, beta: float) -> Tensor:
     return (beta * chosen).sigmoid() + (-beta * (chosen - rejected)).sigmoid()
 
 
-def aot_loss(better: Tensor, worse: Tensor, *, beta: float, label_smoothing: float = 0.0) -> Tensor:
+def aot_loss(
+    better: Tensor,
+    worse: Tensor,
+    *,
+    beta: float,
+    label_smoothing: float = 0.0,
+    rivals: Tensor | None = None,
+) -> Tensor:
     """`smoothed_loss` of sorted batches `[n]`: one distribution above another (AOT, arXiv:2406.05882).
 
     Unpaired: log ratios of chosen and of rejected answers. Paired: the policy's gaps `log pi(chosen) - log
-    pi(rejected)` and the reference's. A shift of one side is as in `smoothed_loss`; the order is not seen.
+    pi(rejected)` and the reference's. Number i of the result is that of `better[i]` and the worse one of the
+    same rank. `rivals` are `same_rank` of a larger batch, of which these are rows: the sum over its parts is
+    then its loss, gradient included.
     """
-    ranked = better.sort().values, worse.sort().values
-    return smoothed_loss(*ranked, beta=beta, label_smoothing=label_smoothing)
+    if rivals is None:
+        rivals = same_rank(better, worse)
+    upper = smoothed_loss(better, rivals[:, 0], beta=beta, label_smoothing=label_smoothing)
+    lower = smoothed_loss(rivals[:, 1], worse, beta=beta, label_smoothing=label_smoothing)
+    return upper + lower - lower.detach()  # both have the same sum; each has the gradient of one side
+
+
+def same_rank(first: Tensor, second: Tensor) -> Tensor:
+    """`[n, 2]` without gradient: to each of `first [n]` the one of `second [n]` of its rank, and in turn."""
+    places = [x.argsort(stable=True).argsort() for x in (first, second)]
+    return torch.stack([second.sort().values[places[0]], first.sort().values[places[1]]], dim=1).detach()
 
 
 def discopop_loss(chosen: Tensor, rejected: Tensor, *, beta: float, tau: float = 0.05) -> Tensor:

@@ -31,7 +31,7 @@ from llm_align.data.readers import Row, require_columns
 from llm_align.models import optim
 from llm_align.models.log_probs import log_probs
 from llm_align.models.parallel import distribute
-from llm_align.offline.family import MEMBERS, PAIRED, RANKED, RATED, SCORES, SORTED, Config
+from llm_align.offline.family import LOSSES, MEMBERS, SCORES, Config, Given
 from llm_align.offline.reference import MovingReference, References, Scored, shared_tokens
 from rl_core import distributed
 from rl_core import preferences as losses
@@ -44,9 +44,10 @@ __all__ = ["MEMBERS", "Agent", "Config", "evaluate", "to_examples", "train", "up
 
 def to_examples(rows: Sequence[Row], cfg: Config) -> list[Example]:
     """Ratings, rankings or preferences among `rows`, as the loss needs them."""
-    if cfg.loss in RATED:
+    takes = LOSSES[cfg.loss].takes
+    if takes == "rating":
         return kinds.ratings(rows)
-    if cfg.loss in RANKED and "completions" in rows[0]:
+    if takes == "ranking" and "completions" in rows[0]:
         return kinds.rankings(rows)
     if cfg.margin_coef:
         require_columns(rows, ("chosen", "rejected", "margin"))
@@ -70,8 +71,8 @@ def update(agent: Agent, batches: Sequence[Scored], cfg: Config) -> dict[str, Te
     num = distributed.total(torch.tensor(float(sum(len(item.batch.mask) for item in batches)), device=device))
     tokens = distributed.total(torch.stack([_chosen_mask(item.batch).sum() for item in batches]).sum())
     totals: dict[str, Tensor] = {}
-    for item in batches:
-        loss, nll, stats = losses_of(agent, item, cfg)
+    for item, shared in zip(batches, _shared_ahead(agent, batches, cfg), strict=True):
+        loss, nll, stats = losses_of(agent, item, cfg, shared)
         objective = loss.sum() / num + cfg.sft * nll / tokens
         objective.backward()
         stats |= {
@@ -83,27 +84,29 @@ def update(agent: Agent, batches: Sequence[Scored], cfg: Config) -> dict[str, Te
     return distributed.combine(totals) | {"grad_norm": optim.apply_gradients(agent.optimizer, cfg.optim)}
 
 
-def losses_of(agent: Agent, item: Scored, cfg: Config) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """Loss of each example `[P]`, summed negative log-likelihood of the chosen, and means to log."""
+def losses_of(
+    agent: Agent, item: Scored, cfg: Config, shared: Tensor | None = None
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """Loss of each example `[P]`, summed negative log-likelihood of the chosen, and means to log.
+
+    `shared` is the batch's part of what its update shares (`SHARED`); None: the batch is all of the update.
+    """
     batch = item.batch
     token_log_prob = log_probs(agent.policy, batch.responses).log_prob
-    log_prob = batch.grid(token_log_prob.sum(1))
-    if cfg.surplus != 1:
-        within = batch.grid(torch.where(shared_tokens(batch), token_log_prob, 0.0).sum(1))
-        log_prob = within.lerp(log_prob, cfg.surplus)
-    ratio = log_prob - item.reference if cfg.reference else log_prob
-    if cfg.per_token:
-        ratio = ratio / batch.grid(batch.responses.loss_mask.sum(1)).clamp_min(1)
-    score = SCORES[cfg.score](ratio, cfg)
-    if cfg.loss == "aot":  # the policy's gap and the reference's: their difference is that of the log ratios
-        score = torch.stack([log_prob[:, 0] - log_prob[:, 1], item.reference[:, 0] - item.reference[:, 1]], 1)
-    if cfg.loss in RATED:
-        loss, stats = _rated(agent, item, score[:, 0], cfg)
-    elif cfg.loss in RANKED:
-        loss, stats = RANKED[cfg.loss](score, batch.mask, cfg), _comparison(score, cfg)
+    score, log_prob = _scores(token_log_prob, item, cfg)
+    if shared is None:
+        shared = SHARED[cfg.loss](agent, [item], [score.detach()], cfg)[0] if cfg.loss in SHARED else NOTHING
+    labels = [bool(example.labels and example.labels[0]) for example in batch.examples]
+    given = Given(
+        mask=batch.mask,
+        margin=torch.tensor([example.margin or 0.0 for example in batch.examples], device=score.device),
+        desirable=torch.tensor(labels, device=score.device),
+        shared=shared.to(score.device),
+    )
+    loss = LOSSES[cfg.loss].function(score, given, cfg)
+    if LOSSES[cfg.loss].takes == "rating":
+        stats = _classification(score, given, cfg)
     else:
-        margin = torch.tensor([example.margin or 0.0 for example in batch.examples], device=score.device)
-        loss = PAIRED[cfg.loss](score[:, 0], score[:, 1], cfg, margin)
         stats = _comparison(score, cfg)
     if cfg.on_policy:
         weight = losses.on_policy_weight(token_log_prob, batch.responses.loss_mask)
@@ -113,29 +116,83 @@ def losses_of(agent: Agent, item: Scored, cfg: Config) -> tuple[Tensor, Tensor, 
     return loss, nll, stats
 
 
-def _rated(agent: Agent, item: Scored, score: Tensor, cfg: Config) -> tuple[Tensor, dict[str, Tensor]]:
-    labels = [bool(example.labels and example.labels[0]) for example in item.batch.examples]
-    desirable = torch.tensor(labels, device=score.device)
-    weight = torch.where(desirable, cfg.desirable_weight, cfg.undesirable_weight)
-    reward = cfg.beta * score.detach()
-    if cfg.loss == "bco":
-        if agent.training:
-            agent.shift.update(distributed.cat(reward))
-        baseline = agent.shift.mean.float()
-        loss = losses.bco_loss(score, desirable, beta=cfg.beta, shift=baseline)
-    else:
-        baseline = _reference_point(agent, item) if cfg.loss == "kto" else score.new_zeros(())
-        loss = losses.kto_loss(score, desirable, beta=cfg.beta, reference_point=baseline)
-    right = (reward > (baseline if cfg.loss == "bco" else cfg.beta * baseline)) == desirable
-    return weight * loss, {"accuracy": right.float().mean(), "baseline": baseline}
+def _scores(token_log_prob: Tensor, item: Scored, cfg: Config) -> tuple[Tensor, Tensor]:
+    """Scores of answers, and their log-probabilities, both `[P, K]`."""
+    batch = item.batch
+    log_prob = batch.grid(token_log_prob.sum(1))
+    if cfg.surplus != 1:
+        within = batch.grid(torch.where(shared_tokens(batch), token_log_prob, 0.0).sum(1))
+        log_prob = within.lerp(log_prob, cfg.surplus)
+    if cfg.loss == "aot":  # the policy's gap and the reference's: their difference is that of the log ratios
+        gaps = [x[:, 0] - x[:, 1] for x in (log_prob, item.reference)]
+        return torch.stack(gaps, 1), log_prob
+    ratio = log_prob - item.reference if cfg.reference else log_prob
+    if cfg.per_token:
+        ratio = ratio / batch.grid(batch.responses.loss_mask.sum(1)).clamp_min(1)
+    return SCORES[cfg.score](ratio, cfg), log_prob
 
 
 @torch.no_grad()
-def _reference_point(agent: Agent, item: Scored) -> Tensor:
-    assert item.mismatched is not None
-    assert item.mismatched_reference is not None
-    log_prob = log_probs(agent.policy, item.mismatched).log_prob.sum(1)
-    return losses.kto_reference_point(distributed.cat(log_prob - item.mismatched_reference))
+def _shared_ahead(agent: Agent, batches: Sequence[Scored], cfg: Config) -> Sequence[Tensor | None]:
+    """What an update of several batches shares, before any of them is learnt; one batch shares with none.
+
+    So that the update is that of one large batch. Costs a forward more, but for KTO.
+    """
+    if len(batches) == 1 or cfg.loss not in SHARED:
+        return [None] * len(batches)
+    scores = []
+    if cfg.loss != "kto":
+        for item in batches:
+            scores.append(_scores(log_probs(agent.policy, item.batch.responses).log_prob, item, cfg)[0])
+    return SHARED[cfg.loss](agent, batches, scores, cfg)
+
+
+@torch.no_grad()
+def _reference_point(
+    agent: Agent, items: Sequence[Scored], scores: Sequence[Tensor], cfg: Config
+) -> list[Tensor]:
+    """KTO's, of the mismatched answers of the update."""
+    ratios = []
+    for item in items:
+        assert item.mismatched is not None
+        assert item.mismatched_reference is not None
+        ratios.append(log_probs(agent.policy, item.mismatched).log_prob.sum(1) - item.mismatched_reference)
+    return [losses.kto_reference_point(distributed.cat(torch.cat(ratios)))] * len(items)
+
+
+def _running_mean(
+    agent: Agent, items: Sequence[Scored], scores: Sequence[Tensor], cfg: Config
+) -> list[Tensor]:
+    """BCO's, of rewards up to this update's."""
+    if agent.training:
+        agent.shift.update(cfg.beta * distributed.cat(torch.cat(list(scores))[:, 0]))
+    return [agent.shift.mean.float()] * len(items)
+
+
+def _rivals(agent: Agent, items: Sequence[Scored], scores: Sequence[Tensor], cfg: Config) -> list[Tensor]:
+    """AOT's: the rows of this process among those of the same rank in the update of all processes."""
+    own = torch.cat(list(scores))
+    parts = [part.to(own.device) for part in distributed.gather(own.cpu())]
+    rivals = losses.same_rank(*torch.cat(parts).unbind(1))
+    first = sum(len(part) for part in parts[: distributed.rank()])
+    return list(rivals[first : first + len(own)].split([len(score) for score in scores]))
+
+
+NOTHING = torch.zeros(())  # APO-zero's reference point
+# what a loss takes from all examples of an update: of scores [P, 2] or [P, 1], one result for each batch
+SHARED: dict[str, Callable[[Agent, Sequence[Scored], Sequence[Tensor], Config], list[Tensor]]] = {
+    "kto": _reference_point,
+    "bco": _running_mean,
+    "aot": _rivals,
+    "aot_unpaired": _rivals,
+}
+
+
+def _classification(score: Tensor, given: Given, cfg: Config) -> dict[str, Tensor]:
+    """How often a rated answer is on its side of the baseline, and where that is."""
+    baseline = given.shared if cfg.loss == "bco" else cfg.beta * given.shared
+    right = (cfg.beta * score.detach()[:, 0] > baseline) == given.desirable
+    return {"accuracy": right.float().mean(), "baseline": given.shared}
 
 
 def _comparison(score: Tensor, cfg: Config) -> dict[str, Tensor]:
@@ -152,7 +209,10 @@ def _chosen_mask(batch: Batch) -> Tensor:
 def evaluate(
     agent: Agent, data: Batches, references: Callable[[Batch], Scored], cfg: Config
 ) -> dict[str, float]:
-    """Loss, accuracy and margin over all of `data`, every example weighing the same."""
+    """Loss, accuracy and margin over all of `data`, every example weighing the same.
+
+    AOT sorts, and KTO estimates its reference point, within each batch: their losses depend on its size.
+    """
     agent.eval()
     totals: dict[str, Tensor] = {}
     for batch in data.once():
@@ -182,8 +242,6 @@ def train(
 ) -> Agent:
     """Align `policy` for `run.cfg.steps` updates against `reference`, or against itself as it comes in."""
     policy = policy.to(run.device).train()
-    alone = distributed.size() == 1 or cfg.loss not in SORTED
-    require(alone, "algo.loss", cfg.loss, "another with several processes: it sorts whole batches")
     how = run.cfg.distributed
     require(how == "ddp" or not cfg.sync, "run.distributed", how, "ddp with algo.sync")
     distributed.same_weights(policy)  # it is the reference of every process

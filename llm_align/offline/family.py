@@ -1,14 +1,15 @@
 """The DPO family as points on independent axes: score, loss, sum or mean over tokens, reference, SFT term.
 
-`MEMBERS` lists the points that have a name and a paper; any other is as valid. Losses take pairs, rankings of
-K answers (best first), or single rated answers (KTO, BCO); the definitions are `rl_core.preferences`', and
-equal TRL's where it has them.
+`LOSSES` declares each loss once: what it judges (pairs, rankings of K answers with the best first, or single
+rated answers), its function, and the axes that it reads; a setting that the loss would ignore is refused.
+`MEMBERS` lists the points that have a name and a paper; any other is as valid. The definitions are
+`rl_core.preferences`', and equal TRL's where it has them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 
 import torch
 import torch.nn.functional as F
@@ -25,12 +26,12 @@ class Config:
 
     name: str = "dpo"  # of the member, for the run directory
     score: str = "reverse_kl"  # reverse_kl | forward_kl | js | alpha
-    loss: str = "sigmoid"  # one of PAIRED, RANKED or RATED
+    loss: str = "sigmoid"  # one of LOSSES
     per_token: bool = False  # scores are means over tokens: no preference for long or short answers
     reference: bool = True  # scores are log ratios; false: log-probabilities of the policy alone
     beta: float = 0.1
     alpha: float = 0.5  # of score=alpha; without a reference 1 minus AlphaPO's
-    label_smoothing: float = 0.0  # share of flipped labels: smoothed, robust, exo
+    label_smoothing: float = 0.0  # share of flipped labels: smoothed, robust, exo, aot, aot_unpaired
     offset: float = 0.0  # gap demanded of every pair by `sigmoid` (SimPO's gamma)
     margin_coef: float = 0.0  # times the column `margin`, added to the offset (ODPO)
     on_policy: bool = False  # losses times the likelihood per token of the answers (WPO)
@@ -45,18 +46,14 @@ class Config:
     optim: optim.Config = field(default_factory=lambda: optim.Config(lr=1e-6, warmup=10))
 
     def __post_init__(self) -> None:
-        """Check ranges, and that the axes go together."""
+        """Check ranges, and that every setting is read: by the loss, or by another axis."""
         choice("algo.score", self.score, SCORES)
-        choice("algo.loss", self.loss, [*PAIRED, *RANKED, *RATED])
-        compared = not self.on_policy or not (self.loss in SORTED or self.loss in RATED)
-        require(compared, "algo.on_policy", True, f"false with algo.loss={self.loss}")
-        self._check_one_sided()
+        choice("algo.loss", self.loss, LOSSES)
+        self._check_read()
         for name in ("surplus", "sync"):
             require(0 <= getattr(self, name) <= 1, f"algo.{name}", getattr(self, name), "in [0, 1]")
-        moves = not self.sync or (self.reference and self.loss != "kto" and self.surplus == 1)
-        require(moves, "algo.sync", self.sync, "0 without a reference, for KTO, and with algo.surplus")
-        gaps = self.loss != "aot" or (self.reference and not self.per_token and self.score == "reverse_kl")
-        require(gaps, "algo.loss", self.loss, "used with a reference, sums over tokens and score=reverse_kl")
+        moves = not self.sync or (self.reference and self.surplus == 1)
+        require(moves, "algo.sync", self.sync, "0 without a reference, and with algo.surplus")
         for name in ("beta", "desirable_weight", "undesirable_weight"):
             require(getattr(self, name) > 0, f"algo.{name}", getattr(self, name), "> 0")
         for name in ("accumulate", "sync_every"):
@@ -69,25 +66,23 @@ class Config:
         divergence = self.reference or self.score in ("reverse_kl", "alpha")
         only = "reverse_kl, or alpha (AlphaPO), without a reference: there is no divergence"
         require(divergence, "algo.score", self.score, only)
-        odds = self.loss != "odds_ratio" or (self.per_token and not self.reference)
-        require(odds, "algo.loss", self.loss, "used with algo.per_token=true algo.reference=false (ORPO)")
 
-    def _check_one_sided(self) -> None:
-        """Refuse divergences in losses of one side, and for a single answer what needs two."""
-        alone = self.loss in ONE_SIDED and self.score != "reverse_kl"
-        only = f"reverse_kl with algo.loss={self.loss}: a divergence defines differences of scores alone"
-        require(not alone, "algo.score", self.score, only)
-        if self.loss not in RATED:
-            return
-        whole = self.reference and not self.per_token
-        require(whole, "algo.loss", self.loss, "used with a reference and sums over tokens")
-        for name, value in (("sft", 0.0), ("surplus", 1.0), ("margin_coef", 0.0)):
-            unused = getattr(self, name) == value
-            require(unused, f"algo.{name}", getattr(self, name), f"{value} with algo.loss={self.loss}")
+    def _check_read(self) -> None:
+        """Refuse values of fields that neither the loss nor another axis reads."""
+        default = {item.name: item.default for item in fields(self)}
+        loss = LOSSES[self.loss]
+        for name in sorted(AXES - loss.reads):
+            value, only = getattr(self, name), loss.needs.get(name, default[name])
+            readers = ", ".join(other for other in LOSSES if name in LOSSES[other].reads)
+            accepted = f"{only} with algo.loss={self.loss}; losses that read it: {readers}"
+            require(value == only, f"algo.{name}", value, accepted)
+        for name, read, where in (
+            ("alpha", self.score == "alpha", "algo.score=alpha"),
+            ("sync_every", self.sync > 0, "algo.sync above 0"),
+        ):
+            value = getattr(self, name)
+            require(read or value == default[name], f"algo.{name}", value, f"{default[name]} without {where}")
 
-
-Pair = Callable[[Tensor, Tensor, Config, Tensor], Tensor]  # chosen, rejected [P], margin [P] -> [P]
-Ranking = Callable[[Tensor, Tensor, Config], Tensor]  # scores and mask [P, K], best first -> [P]
 
 SCORES: dict[str, Callable[[Tensor, Config], Tensor]] = {
     "reverse_kl": lambda ratio, cfg: ratio,
@@ -97,66 +92,129 @@ SCORES: dict[str, Callable[[Tensor, Config], Tensor]] = {
 }
 
 
-def _plain(loss: Callable[..., Tensor]) -> Pair:
-    return lambda chosen, rejected, cfg, _: loss(chosen, rejected, beta=cfg.beta)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Given:
+    """What a loss may read beside the scores of P examples with K answers."""
+
+    mask: Tensor  # [P, K] bool: the answers that exist
+    margin: Tensor  # [P], from the column
+    desirable: Tensor  # [P] bool, of rated answers
+    shared: Tensor  # of the whole update, see `dpo.SHARED`; without meaning where the loss has no such number
 
 
-def _smoothing(loss: Callable[..., Tensor]) -> Pair:
-    return lambda chosen, rejected, cfg, _: loss(
-        chosen, rejected, beta=cfg.beta, label_smoothing=cfg.label_smoothing
+Function = Callable[[Tensor, Given, Config], Tensor]  # scores [P, K] -> [P]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Loss:
+    """A loss and the axes that it reads: of any other, a configuration has `needs` or else the default."""
+
+    function: Function
+    takes: str = "pair"  # pair | ranking | rating
+    reads: frozenset[str]
+    needs: Mapping[str, object] = field(default_factory=dict)
+
+
+def _pair(loss: Callable[..., Tensor]) -> Function:
+    return lambda score, given, cfg: loss(score[:, 0], score[:, 1], beta=cfg.beta)
+
+
+def _smoothing(loss: Callable[..., Tensor]) -> Function:
+    return lambda score, given, cfg: loss(
+        score[:, 0], score[:, 1], beta=cfg.beta, label_smoothing=cfg.label_smoothing
     )
 
 
-def _sigmoid(chosen: Tensor, rejected: Tensor, cfg: Config, margin: Tensor) -> Tensor:
-    offset = cfg.offset + cfg.margin_coef * margin
-    return losses.sigmoid_loss(chosen, rejected, beta=cfg.beta, offset=offset)
+def sigmoid(score: Tensor, given: Given, cfg: Config) -> Tensor:
+    """DPO with a demanded gap: SimPO's for all pairs, ODPO's for each."""
+    offset = cfg.offset + cfg.margin_coef * given.margin
+    return losses.sigmoid_loss(score[:, 0], score[:, 1], beta=cfg.beta, offset=offset)
 
 
-PAIRED: dict[str, Pair] = {
-    "sigmoid": _sigmoid,
-    "smoothed": _smoothing(losses.smoothed_loss),
-    "robust": _smoothing(losses.robust_loss),
-    "exo": _smoothing(losses.exo_loss),
-    "hinge": _plain(losses.hinge_loss),
-    "ipo": _plain(losses.ipo_loss),
-    "nca": _plain(losses.nca_loss),
-    "bco_pair": _plain(losses.bco_pair_loss),
-    "sppo": _plain(losses.sppo_loss),
-    "apo_zero": _plain(losses.apo_zero_loss),
-    "apo_down": _plain(losses.apo_down_loss),
-    "aot": _smoothing(losses.aot_loss),  # of the policy's gaps and the reference's
-    "aot_unpaired": _smoothing(losses.aot_loss),
-    "discopop": _plain(losses.discopop_loss),  # no member below: it must not start at its own reference
-    "odds_ratio": lambda w, r, cfg, _: cfg.beta * losses.odds_ratio_loss(w, r),  # beta is ORPO's lambda
-}
+def aot(score: Tensor, given: Given, cfg: Config) -> Tensor:
+    """Each side against its rival of the same rank in the whole update, `given.shared [P, 2]`."""
+    options = {"beta": cfg.beta, "label_smoothing": cfg.label_smoothing}
+    return losses.aot_loss(score[:, 0], score[:, 1], rivals=given.shared, **options)
 
 
-def plackett_luce(score: Tensor, mask: Tensor, cfg: Config) -> Tensor:
+def odds_ratio(score: Tensor, given: Given, cfg: Config) -> Tensor:
+    """ORPO's term beside the likelihood; `beta` is its lambda."""
+    return cfg.beta * losses.odds_ratio_loss(score[:, 0], score[:, 1])
+
+
+def kto(score: Tensor, given: Given, cfg: Config) -> Tensor:
+    """Gains over a reference point, `given.shared`: of all answers of the update, or 0 for APO-zero."""
+    return losses.kto_loss(
+        score[:, 0],
+        given.desirable,
+        beta=cfg.beta,
+        reference_point=given.shared,
+        desirable_weight=cfg.desirable_weight,
+        undesirable_weight=cfg.undesirable_weight,
+    )
+
+
+def bco(score: Tensor, given: Given, cfg: Config) -> Tensor:
+    """A classifier of rewards over their running mean, `given.shared`."""
+    weight = torch.where(given.desirable, cfg.desirable_weight, cfg.undesirable_weight)
+    return weight * losses.bco_loss(score[:, 0], given.desirable, beta=cfg.beta, shift=given.shared)
+
+
+def plackett_luce(score: Tensor, given: Given, cfg: Config) -> Tensor:
     """DPO on whole rankings (arXiv:2305.18290, app. A.3); with two answers it is `sigmoid`."""
     rank = torch.arange(score.shape[1], device=score.device).expand_as(score)
-    return losses.plackett_luce_loss(cfg.beta * score, rank, mask)
+    return losses.plackett_luce_loss(cfg.beta * score, rank, given.mask)
 
 
-def info_nce(score: Tensor, mask: Tensor, cfg: Config) -> Tensor:
+def info_nce(score: Tensor, given: Given, cfg: Config) -> Tensor:
     """Contrast the best answer with all others, `-log softmax(beta score)[0]`; with two it is `sigmoid`."""
-    return -(cfg.beta * score).masked_fill(~mask, -torch.inf).log_softmax(1)[:, 0]
+    return -(cfg.beta * score).masked_fill(~given.mask, -torch.inf).log_softmax(1)[:, 0]
 
 
-def pairwise_ranking(score: Tensor, mask: Tensor, cfg: Config) -> Tensor:
+def pairwise_ranking(score: Tensor, given: Given, cfg: Config) -> Tensor:
     """Mean hinge over all ordered pairs of a ranking (RRHF, arXiv:2304.05302, with a margin of 1 / beta)."""
     gap = cfg.beta * (score[:, :, None] - score[:, None, :])
-    ordered = (mask[:, :, None] & mask[:, None, :]).triu(1)
+    ordered = (given.mask[:, :, None] & given.mask[:, None, :]).triu(1)
     return torch.where(ordered, F.relu(1.0 - gap), 0.0).sum((1, 2)) / ordered.sum((1, 2)).clamp_min(1)
 
 
-RANKED: dict[str, Ranking] = {
-    "plackett_luce": plackett_luce,
-    "info_nce": info_nce,
-    "ranking": pairwise_ranking,
+# of one side each, where a divergence, which defines differences of scores alone, says nothing
+ONE_SIDED = frozenset({"per_token", "reference", "on_policy", "surplus", "sync", "sft"})
+TWO_SIDED = ONE_SIDED | {"score"}
+SMOOTHED = TWO_SIDED | {"label_smoothing"}
+WEIGHTS = frozenset({"desirable_weight", "undesirable_weight"})
+
+LOSSES: dict[str, Loss] = {
+    "sigmoid": Loss(function=sigmoid, reads=TWO_SIDED | {"offset", "margin_coef"}),
+    "smoothed": Loss(function=_smoothing(losses.smoothed_loss), reads=SMOOTHED),
+    "robust": Loss(function=_smoothing(losses.robust_loss), reads=SMOOTHED),
+    "exo": Loss(function=_smoothing(losses.exo_loss), reads=SMOOTHED),
+    "hinge": Loss(function=_pair(losses.hinge_loss), reads=TWO_SIDED),
+    "ipo": Loss(function=_pair(losses.ipo_loss), reads=TWO_SIDED),
+    "nca": Loss(function=_pair(losses.nca_loss), reads=ONE_SIDED),
+    "bco_pair": Loss(function=_pair(losses.bco_pair_loss), reads=ONE_SIDED),
+    "sppo": Loss(function=_pair(losses.sppo_loss), reads=ONE_SIDED),
+    "apo_zero": Loss(function=_pair(losses.apo_zero_loss), reads=ONE_SIDED),
+    "apo_down": Loss(function=_pair(losses.apo_down_loss), reads=ONE_SIDED),
+    # sorted: a pair has no loss of its own that a weight could multiply, and paired gaps are sums
+    "aot": Loss(function=aot, reads=frozenset({"label_smoothing", "surplus", "sync", "sft"})),
+    "aot_unpaired": Loss(function=aot, reads=SMOOTHED - {"on_policy"}),
+    # no member below: it must not start at its own reference
+    "discopop": Loss(function=_pair(losses.discopop_loss), reads=TWO_SIDED),
+    # odds are of probabilities: means of log-probabilities, of the policy alone
+    "odds_ratio": Loss(
+        function=odds_ratio,
+        reads=frozenset({"on_policy", "surplus", "sft"}),
+        needs={"per_token": True, "reference": False},
+    ),
+    "plackett_luce": Loss(function=plackett_luce, takes="ranking", reads=TWO_SIDED),
+    "info_nce": Loss(function=info_nce, takes="ranking", reads=TWO_SIDED),
+    "ranking": Loss(function=pairwise_ranking, takes="ranking", reads=TWO_SIDED),
+    "kto": Loss(function=kto, takes="rating", reads=WEIGHTS),  # its mismatched answers have a fixed reference
+    "bco": Loss(function=bco, takes="rating", reads=WEIGHTS | {"sync"}),
+    "apo_zero_unpaired": Loss(function=kto, takes="rating", reads=WEIGHTS | {"sync"}),
 }
-RATED = ("kto", "bco", "apo_zero_unpaired")
-ONE_SIDED = ("nca", "bco_pair", "sppo", "apo_zero", "apo_down", *RATED)  # not of a difference of scores
-SORTED = ("aot", "aot_unpaired")  # over the batch: a pair has no loss of its own
+AXES = frozenset().union(*(loss.reads for loss in LOSSES.values()))  # what not every loss reads
 
 MEMBERS: dict[str, Config] = {
     "dpo": Config(),

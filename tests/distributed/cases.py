@@ -130,8 +130,10 @@ CASES: dict[str, Any] = {
     "sft": offline(sft, sft.Config(optim=RATE, accumulate=2), pairs()),
     "dpo": offline(dpo, replace(dpo.MEMBERS["rpo"], optim=RATE, cache="", accumulate=2), pairs()),
     "tr_dpo": offline(dpo, replace(dpo.MEMBERS["tr_dpo"], optim=RATE, cache="", sync_every=1), pairs()),
-    "kto": offline(dpo, replace(dpo.MEMBERS["kto"], optim=RATE, cache=""), ratings()),
-    "bco": offline(dpo, replace(dpo.MEMBERS["bco"], optim=RATE, cache=""), ratings()),
+    "kto": offline(dpo, replace(dpo.MEMBERS["kto"], optim=RATE, cache="", accumulate=2), ratings()),
+    "bco": offline(dpo, replace(dpo.MEMBERS["bco"], optim=RATE, cache="", accumulate=2), ratings()),
+    "aot": offline(dpo, replace(dpo.MEMBERS["aot"], optim=RATE, cache="", accumulate=2), pairs()),
+    "aot_unpaired": offline(dpo, replace(dpo.MEMBERS["aot_unpaired"], optim=RATE, cache=""), pairs()),
     "reward": offline(
         reward_model, reward_model.Config(optim=RATE, centering=0.1, lm=0.1, l2=0.1), pairs(), scorer
     ),

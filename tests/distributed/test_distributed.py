@@ -162,8 +162,6 @@ def test_algorithms_that_cannot_be_shared_are_refused(tmp_path: Path, monkeypatc
     settings, policy = cases.settings(tmp_path), cases.policy()
     with run.Run(settings, config=cases.Root(run=settings)) as own, monkeypatch.context() as two:
         two.setenv("WORLD_SIZE", "2")
-        with pytest.raises(ValueError, match="it sorts whole batches"):
-            dpo.train(dpo.MEMBERS["aot"], policy, None, None, own)
         own.cfg.distributed = "fsdp2"
         with pytest.raises(ValueError, match=r"run\.distributed='fsdp2': must be ddp with algo\.sync"):
             dpo.train(dpo.MEMBERS["tr_dpo"], policy, None, None, own)

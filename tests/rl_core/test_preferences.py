@@ -51,11 +51,28 @@ def test_pair_losses_stay_finite_at_extreme_scores(name):
     assert rejected.grad.isfinite().all()
 
 
-def test_aot_equals_the_twin_and_does_not_see_the_order():
-    loss = pref.aot_loss(torch.from_numpy(CHOSEN), torch.from_numpy(REJECTED), beta=BETA, label_smoothing=0.1)
-    np.testing.assert_allclose(loss, twin.aot_loss(CHOSEN, REJECTED, BETA, 0.1), atol=1e-6)
-    turned = pref.aot_loss(torch.from_numpy(CHOSEN[::-1].copy()), torch.from_numpy(REJECTED), beta=BETA)
-    assert torch.equal(turned, pref.aot_loss(torch.from_numpy(CHOSEN), torch.from_numpy(REJECTED), beta=BETA))
+def test_aot_equals_the_twin_in_any_order():
+    chosen, rejected = torch.from_numpy(CHOSEN), torch.from_numpy(REJECTED)
+    loss = pref.aot_loss(chosen, rejected, beta=BETA, label_smoothing=0.1)
+    want = twin.aot_loss(CHOSEN, REJECTED, BETA, 0.1)  # by rank
+    np.testing.assert_allclose(loss[chosen.argsort()], want, atol=1e-6)
+    turned = pref.aot_loss(chosen.flip(0), rejected, beta=BETA, label_smoothing=0.1)
+    torch.testing.assert_close(turned.flip(0), loss)
+
+
+def test_aot_has_the_gradient_of_sorting_in_whole_and_in_parts():
+    sides = [torch.randn(6, generator=torch.Generator().manual_seed(n), requires_grad=True) for n in (0, 1)]
+    ordered = pref.smoothed_loss(*(x.sort().values for x in sides), beta=BETA, label_smoothing=0.1).sum()
+    want = torch.autograd.grad(ordered, sides)
+    rivals = pref.same_rank(*sides)
+    for size in (6, 2):
+        parts = zip(*(x.split(size) for x in (*sides, rivals)), strict=True)
+        loss = sum(
+            pref.aot_loss(better, worse, beta=BETA, label_smoothing=0.1, rivals=near).sum()
+            for better, worse, near in parts
+        )
+        torch.testing.assert_close(loss, ordered)
+        torch.testing.assert_close(torch.autograd.grad(loss, sides), want)
 
 
 def test_on_policy_weights_equal_the_twin():

@@ -19,11 +19,13 @@ def quick(cfg, **changes):
     return dpo.Config(**settings | {"optim": optim.Config(lr=3e-3), "cache": ""} | changes)
 
 
-def items_for(cfg, reverse=False):
-    items = small.ratings() if cfg.loss in dpo.RATED else small.preferences()
-    if cfg.loss in dpo.RANKED:
-        items = small.preferences(answers=4)
-    return items
+def items_for(cfg):
+    made = {
+        "rating": small.ratings,
+        "pair": small.preferences,
+        "ranking": lambda: small.preferences(answers=4),
+    }
+    return made[dpo.LOSSES[cfg.loss].takes]()
 
 
 def train(folder, cfg, steps=4, data=None, policy=None, held_out=None, **settings):
@@ -88,30 +90,39 @@ def test_orpo_adds_the_token_mean_of_the_chosen():
     assert stats["loss"].item() == pytest.approx(expected + odds, rel=1e-5)
 
 
-@pytest.mark.parametrize("member", ["dpo", "orpo", "kto"])
-def test_accumulation_is_one_larger_batch(member):
-    cfg = quick(dpo.MEMBERS[member], sft=0.5) if member == "dpo" else quick(dpo.MEMBERS[member])
-    items = items_for(cfg)[:6]
-
-    def step(*parts):
+@pytest.mark.parametrize("member", dpo.MEMBERS)
+def test_accumulation_is_one_larger_batch(tmp_path, member):
+    """The gradient of one update of 8 examples is that of two batches of 4, and of parts of 2 and 6."""
+    cfg = quick(dpo.MEMBERS[member])
+    data = small.batches(items_for(cfg)[:8])
+    found = []
+    for parts in ([range(8)], [range(4), range(4, 8)], [range(6), range(6, 8)]):
         agent = dpo.Agent(small.small_policy(), cfg)
-        scored = []
-        for rows in parts:
-            batch = make_batch(items, rows)
-            # a reference far above the policy: the reference point is 0 for every part
-            high = torch.zeros(batch.mask.shape)
-            scored.append(
-                dpo.Scored(
-                    batch=batch, reference=high, mismatched=batch.responses, mismatched_reference=high[:, 0]
-                )
-                if member == "kto"
-                else dpo.Scored(batch=batch, reference=high)
-            )
-        return dpo.update(agent, scored, cfg)
+        agent.optimizer = torch.optim.SGD(agent.policy.parameters(), lr=1.0)  # the step is the gradient
+        with small.make_run(tmp_path / f"run{len(found)}") as run:
+            references = dpo._references(small.small_policy(1), data, cfg, run, None)
+        stats = dpo.update(agent, [references(make_batch(data.encoded, rows)) for rows in parts], cfg)
+        found.append({"step": small.weights(agent.policy)} | stats)
+    for other in found[1:]:
+        for name, value in found[0].items():
+            torch.testing.assert_close(other[name], value, rtol=1e-5, atol=1e-5, msg=lambda m, n=name: n + m)
+    assert not torch.allclose(found[0]["step"], small.weights(small.small_policy()), atol=1e-4)
 
-    whole, parts = step(range(6)), step(range(2), range(2, 6))
-    for name in whole:
-        torch.testing.assert_close(whole[name], parts[name], rtol=1e-4, atol=1e-5)
+
+def test_sorting_within_parts_is_another_gradient():
+    """The rivals of a larger batch matter: what `update` shares is no formality."""
+    cfg, pairs = quick(dpo.MEMBERS["aot"], beta=1.0), small.preferences(8)
+    agent = dpo.Agent(small.small_policy(), cfg)
+    reference = torch.linspace(-3, 3, 16).view(8, 2).sin() * 5
+    item, *halves = (
+        dpo.Scored(batch=make_batch(pairs, rows), reference=reference[rows.start : rows.stop])
+        for rows in (range(8), range(4), range(4, 8))
+    )
+    whole = dpo.losses_of(agent, item, cfg)[0].mean()
+    alone = torch.cat([dpo.losses_of(agent, half, cfg)[0] for half in halves]).mean()
+    together = dpo.update(agent, halves, cfg)["loss"]
+    torch.testing.assert_close(together, whole.detach())
+    assert abs(alone - whole) > 1e-3
 
 
 def test_rankings_of_two_are_pairs():
@@ -161,7 +172,7 @@ def test_the_reference_point_of_kto_is_zero_at_the_start_and_bco_keeps_a_running
 
 @pytest.mark.parametrize("member", ["dpo", "kto", "bco", "tr_dpo"])
 def test_two_and_two_steps_are_four_and_a_seed_is_a_run(tmp_path, member):
-    cfg = quick(dpo.MEMBERS[member], sync_every=1)
+    cfg = quick(dpo.MEMBERS[member], **{"sync_every": 1} if member == "tr_dpo" else {})
     whole, again = (small.weights(train(tmp_path / name, cfg)) for name in ("whole", "again"))
     assert torch.equal(whole, again)
     with pytest.raises(small.PowerCutError):
@@ -226,7 +237,7 @@ def test_aot_sorts_gaps_of_policy_and_reference():
     own = score(agent.policy, pairs)
     loss = dpo.losses_of(agent, dpo.Scored(batch=make_batch(pairs, range(4)), reference=reference), cfg)[0]
     gap = (own[:, 0] - own[:, 1]).sort().values - torch.tensor([-2.0, 0.0, 1.0, 4.0])
-    torch.testing.assert_close(loss, -torch.nn.functional.logsigmoid(0.1 * gap))
+    torch.testing.assert_close(loss.sum(), -torch.nn.functional.logsigmoid(0.1 * gap).sum())
 
 
 def test_adapters_off_are_the_reference(tmp_path):
@@ -255,16 +266,20 @@ def test_evaluation_weighs_examples_alike():
     [
         ({"loss": "sigmod"}, "did you mean 'sigmoid'"),
         ({"beta": 0.0}, r"algo\.beta=0\.0: must be > 0"),
-        ({"loss": "kto", "reference": False}, r"algo\.loss='kto': must be used with a reference"),
-        ({"loss": "odds_ratio"}, "per_token=true"),
+        ({"loss": "kto", "reference": False}, r"algo\.reference=False: must be True with algo\.loss=kto"),
+        ({"loss": "odds_ratio"}, r"algo\.per_token=False: must be True with algo\.loss=odds_ratio"),
         ({"score": "js", "reference": False}, "no divergence"),
         ({"loss": "exo"}, "> 0 for algo.loss=exo"),
         ({"sync": 0.5, "loss": "kto"}, r"algo\.sync=0\.5"),
         ({"surplus": 1.5}, r"algo\.surplus=1\.5: must be in \[0, 1\]"),
-        ({"loss": "aot", "per_token": True}, r"algo\.loss='aot'"),
+        ({"loss": "aot", "per_token": True}, r"algo\.per_token=True: must be False with algo\.loss=aot"),
         ({"loss": "kto", "sft": 1.0}, r"algo\.sft=1\.0: must be 0\.0 with algo\.loss=kto"),
         ({"loss": "bco", "surplus": 0.5}, r"algo\.surplus=0\.5"),
         ({"loss": "kto", "margin_coef": 1.0}, r"algo\.margin_coef=1\.0"),
+        ({"loss": "hinge", "offset": 1.0}, r"algo\.offset=1\.0: must be 0\.0 .* that read it: sigmoid$"),
+        ({"label_smoothing": 0.1}, r"read it: smoothed, robust, exo, aot, aot_unpaired$"),
+        ({"alpha": 0.3}, r"algo\.alpha=0\.3: must be 0\.5 without algo\.score=alpha"),
+        ({"sync_every": 8}, r"algo\.sync_every=8: must be 512 without algo\.sync above 0"),
         ({"loss": "nca", "score": "js"}, r"algo\.score='js': must be reverse_kl with algo\.loss=nca"),
     ],
 )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -20,17 +21,21 @@ def train(folder, steps=4, items=ITEMS, cfg=QUICK, held_out=None, data=None, **s
         return sft.train(cfg, small.small_policy(), data or small.batches(items), held_out, run)
 
 
-def test_the_loss_is_the_token_mean_and_does_not_depend_on_the_split_into_batches():
-    policy = small.small_policy()
-    whole, first, rest = (make_batch(ITEMS, rows) for rows in (range(6), range(2), range(2, 6)))
-    out = log_probs(policy, whole.responses).log_prob
-    expected = -out.sum() / whole.responses.loss_mask.sum()
-    together = sft.update(sft.Agent(small.small_policy(), QUICK), [whole], QUICK)
-    agent = sft.Agent(small.small_policy(), QUICK)
-    apart = sft.update(agent, [first, rest], QUICK)
-    torch.testing.assert_close(together["loss"], expected.detach())
-    torch.testing.assert_close(apart["loss"], together["loss"])
-    torch.testing.assert_close(apart["grad_norm"], together["grad_norm"], rtol=1e-5, atol=1e-6)
+@pytest.mark.parametrize("loss", ["nll", "dft"])
+def test_the_loss_is_the_token_mean_and_does_not_depend_on_the_split_into_batches(loss):
+    cfg = replace(QUICK, loss=loss)
+    parts = {n: make_batch(ITEMS, rows) for n, rows in enumerate((range(6), range(2), range(2, 6)))}
+    found = []
+    for batches in ([parts[0]], [parts[1], parts[2]]):
+        agent = sft.Agent(small.small_policy(), cfg)
+        agent.optimizer = torch.optim.SGD(agent.policy.parameters(), lr=1.0)  # the step is the gradient
+        found.append(sft.update(agent, batches, cfg) | {"step": small.weights(agent.policy)})
+    log_prob = log_probs(small.small_policy(), parts[0].responses).log_prob.detach()
+    weight = log_prob.exp() if loss == "dft" else 1.0
+    expected = -(weight * log_prob).sum() / parts[0].responses.loss_mask.sum()
+    torch.testing.assert_close(found[0]["loss"], expected)
+    for name, value in found[0].items():
+        torch.testing.assert_close(found[1][name], value, rtol=1e-5, atol=1e-6)
 
 
 def test_a_uniform_model_loses_log_vocabulary():
