@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from llm_align.eval.held_out import held_out, logged, write
+from llm_align.eval.held_out import calibrate, held_out, logged, write
 from llm_align.feedback import rewards as reward_functions
 from llm_align.models import loading
 from llm_align.monitors import monitor as monitors
@@ -38,8 +38,7 @@ class Config:
 def main(cfg: Config) -> None:
     """Read, train, save the model, say how it does on what was held out (or, if nothing was, on all)."""
     name, algorithm = next((n, m) for n, m in ALGORITHMS.items() if isinstance(cfg.algo, m.Config))
-    shown = cfg.data.demonstrations
-    config.require(not shown or name == "ppo", "data.demonstrations", shown, "empty: only PPO learns from it")
+    prompts.check_demonstrations(cfg.data, name)
     asked = prompts.read(cfg.data)
     rewards = reward_functions.load(cfg.rewards, runs.pick_device(cfg.run.device), watched=cfg.monitor.gold)
     folder = f"runs/{name}-seed{cfg.run.seed}"
@@ -50,6 +49,7 @@ def main(cfg: Config) -> None:
         given = {"tokenizer": tokenizer, "rewards": rewards, "config": cfg.rollout, "environment": world}
         task, test = (rollouts.Task(prompts=part, **given) for part in (trained, kept or trained))
         options: dict[str, Any] = {"evaluate": lambda a: held_out(test, a.policy, cfg.run.seed, run.device)}
+        calibrate(test, policy, run, cfg.rewards.calibrate)
         options |= prompts.demonstrations(cfg.data, tokenizer)
         agent = algorithm.train(cfg.algo, task, policy, run, monitor=monitors.Monitor(cfg.monitor), **options)
         loading.save(agent.policy, tokenizer, run.dir / "model")

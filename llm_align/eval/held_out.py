@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from llm_align.eval.accuracy import verifiable
 from llm_align.online.rollout import Samples, Task, join
 from rl_core import distributed
+from rl_core.run import Run
 
 
 def held_out(task: Task, policy: Any, seed: int, device: torch.device | str = "cpu") -> dict[str, float]:
@@ -31,6 +33,19 @@ def draw(task: Task, policy: Any, seed: int, device: torch.device | str = "cpu")
         for start in range(0, count, size)
     ]
     return join(parts)
+
+
+def calibrate(task: Task, policy: Any, run: Run, count: int) -> None:
+    """Standardise trained rewards on the policy's answers to the first `count` prompts; 0 leaves them.
+
+    Writes mean and deviation of each to `calibration.json`. Drawn from the run's seed before anything is
+    trained, so that a resumed run finds the same.
+    """
+    if count:
+        first = replace(task, prompts=task.prompts[:count])
+        samples = draw(first, policy.to(run.device), run.cfg.seed, run.device)
+        scales = task.rewards.calibrate(samples.parts)
+        run.write("calibration.json", {name: asdict(scale) for name, scale in scales.items()})
 
 
 def logged(folder: Path) -> dict[str, float]:

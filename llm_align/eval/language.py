@@ -15,6 +15,7 @@ from llm_align.feedback import rewards as reward_functions
 from llm_align.models import loading
 from llm_align.online import prompts
 from llm_align.online import rollout as rollouts
+from rl_core.config import require
 from rl_core.run import pick_device
 
 
@@ -41,7 +42,8 @@ class Config:
 
 def on_prompts(cfg: Config, out: Path) -> dict[str, float]:
     """Answer the prompts of `cfg.data`; returns numbers and, of a comparison, writes out/answers.jsonl."""
-    device = pick_device(cfg.device)
+    device, calibrate = pick_device(cfg.device), cfg.rewards.calibrate
+    require(calibrate == 0, "rewards.calibrate", calibrate, "0: what is compared is scored on one scale")
     rewards = reward_functions.load(cfg.rewards, device)
     judge: Any = reward_functions.from_file(cfg.judge, "judge") if cfg.judge else None
     policy, tokenizer = prompts.load_model(cfg.model, cfg.data.max_length + cfg.rollout.limit)

@@ -229,19 +229,24 @@ def _accuracy(score: Tensor, batch: Batch, cfg: Config) -> dict[str, Tensor]:
     return {"accuracy": (score[:, 0] > last).float().mean()}
 
 
-@torch.no_grad()
-def report(agent: Agent, data: Batches, features: Features | None = None) -> Calibration:
+def report(agent: Agent, data: Batches) -> Calibration:
     """Accuracy and calibration on pairs (best and worst answer), by the difference of their lengths."""
+    return calibration(*pair_scores(agent, data).unbind(1))
+
+
+@torch.no_grad()
+def pair_scores(agent: Agent, data: Batches) -> Tensor:
+    """Of each example's best and worst answer: both scores, both lengths in tokens, `[P, 4]`."""
     agent.eval()
     parts = []
     for batch in data.once():
-        score = scores(agent, batch, features(batch) if features else None)
+        score = scores(agent, batch)
         length = batch.grid(batch.responses.lengths)
         last = batch.mask.sum(1, keepdim=True) - 1
         found = (score[:, :1], score.gather(1, last), length[:, :1], length.gather(1, last))
         parts.append(torch.cat(found, dim=1).cpu())
     agent.train()
-    return calibration(*distributed.cat(torch.cat(parts)).unbind(1))
+    return distributed.cat(torch.cat(parts))
 
 
 @torch.no_grad()

@@ -26,11 +26,12 @@ from torch import Tensor
 
 from llm_align.data.batches import Responses
 from llm_align.data.gsm8k import final_answer
+from llm_align.feedback import trained
 from llm_align.feedback.logged import Logged, TrainerState, join
-from llm_align.feedback.trained import RewardModel
 from rl_core.config import choice, did_you_mean, require
 
 RewardFunction = Callable[..., Sequence[float | None]]
+LEARNT = (trained.RewardModel, trained.Ensemble)
 SERVED = ("responses", "trainer_state", "log_metric", "log_extra")  # beside the columns
 
 
@@ -53,6 +54,14 @@ class Scores:
     logged: Logged = field(default_factory=Logged)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scale:
+    """What is taken from a score, and what it is divided by."""
+
+    mean: float = 0.0
+    std: float = 1.0
+
+
 class Rewards:
     """Several reward functions called on the same completions.
 
@@ -71,6 +80,7 @@ class Rewards:
         self.rewards = tuple(rewards)
         self._stop = on_error == "stop"
         self.state = TrainerState()
+        self._scales: dict[str, Scale] = {}
         self._own_columns = {"step", "prompt", "completion", "reward", *(f"reward_{name}" for name in names)}
 
     def __call__(
@@ -92,13 +102,30 @@ class Rewards:
             _check_columns(reward, rows)
         parts, logged = {}, Logged()
         for reward in self.rewards:
-            parts[reward.name], said = self._judge(reward, rows, responses)
+            scores, said = self._judge(reward, rows, responses)
+            scale = self._scales.get(reward.name, Scale())
+            parts[reward.name] = (scores - scale.mean) / scale.std
             self._take(reward, said, logged, len(completions))
         stacked = torch.stack(
             [parts[reward.name] * reward.weight for reward in self.rewards if reward.weight]
         )
         total = torch.where(stacked.isnan().all(0), math.nan, stacked.nansum(0))
         return Scores(total=total, parts=parts, logged=logged)
+
+    def calibrate(self, parts: Mapping[str, Tensor]) -> dict[str, Scale]:
+        """Give every trained model that counts mean 0 and deviation 1 where it scored `parts[name]` so far.
+
+        A learnt score has no scale of its own, so that without this its weight says little; functions keep
+        theirs. Raises ValueError for a model that scores all answers alike, and where there is none.
+        """
+        learnt = [r.name for r in self.rewards if r.weight and isinstance(r.function, LEARNT)]
+        require(bool(learnt), "rewards.functions", [*parts], "a trained model among them, to calibrate")
+        for name in learnt:
+            known = parts[name][~parts[name].isnan()]
+            spread = known.std().item()
+            require(spread > 0, f"spread of {name}", spread, "> 0: it scores all answers alike")
+            self._scales[name] = Scale(mean=known.mean().item(), std=spread)
+        return dict(self._scales)
 
     def _judge(
         self, reward: Reward, rows: dict[str, list[Any]], responses: Responses | None
@@ -247,14 +274,20 @@ FUNCTIONS: dict[str, RewardFunction] = {"gsm8k": gsm8k}
 
 @dataclass(kw_only=True, slots=True)
 class Config:
-    """Which functions judge: one of `FUNCTIONS`, `file.py:name`, or the folder of a trained reward model."""
+    """Which functions judge: one of `FUNCTIONS`, `file.py:name`, the folder of a reward model or ensemble."""
 
     functions: tuple[str, ...] = ("gsm8k",)
     weights: tuple[float, ...] = ()  # empty: all 1
     on_error: str = "stop"
+    caution: float = 0.0  # of ensembles: standard deviations over the members taken from their mean
+    calibrate: int = (
+        0  # prompts whose first answers give trained models mean 0 and deviation 1; 0: as they are
+    )
 
     def __post_init__(self) -> None:
-        """Check that every function has a weight."""
+        """Check ranges, and that every function has a weight."""
+        for name in ("caution", "calibrate"):
+            require(getattr(self, name) >= 0, f"rewards.{name}", getattr(self, name), ">= 0")
         fits = len(self.weights) in (0, len(self.functions))
         require(fits, "rewards.weights", self.weights, f"{len(self.functions)} numbers, one per function")
 
@@ -264,9 +297,11 @@ def load(config: Config, device: torch.device | str = "cpu", *, watched: str = "
     weights = config.weights or (1.0,) * len(config.functions)
     words = dict(zip(config.functions, weights, strict=True)) | ({watched: 0.0} if watched else {})
     rewards = [
-        Reward(name=name_of(word), function=_function(word, device), weight=weight)
+        Reward(name=name_of(word), function=_function(word, device, config.caution), weight=weight)
         for word, weight in words.items()
     ]
+    cautious = not config.caution or any(isinstance(r.function, trained.Ensemble) for r in rewards)
+    require(cautious, "rewards.caution", config.caution, "0 without an ensemble among rewards.functions")
     return Rewards(rewards, on_error=config.on_error)
 
 
@@ -276,9 +311,9 @@ def name_of(word: str) -> str:
     return path.parent.name if path.name == "model" and path.parent.name else path.name
 
 
-def _function(word: str, device: torch.device | str) -> RewardFunction:
+def _function(word: str, device: torch.device | str, caution: float) -> RewardFunction:
     if Path(word).is_dir():
-        return RewardModel.load(Path(word), device)
+        return trained.load(Path(word), device, caution=caution, name=name_of(word))
     if ":" not in word:
         choice("rewards.functions", word, [*FUNCTIONS, "<file.py>:<function>", "<reward model's folder>"])
         return FUNCTIONS[word]

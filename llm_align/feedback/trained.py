@@ -1,13 +1,13 @@
-"""Trained reward models in use: loaded from a folder, called on texts, in ensembles and weighted sums.
+"""Trained reward models in use: loaded from a folder, called on texts, alone or in ensembles.
 
-All three are callables with TRL's signature for reward functions, `(prompts, completions, **columns) ->
+Both are callables with TRL's signature for reward functions, `(prompts, completions, **columns) ->
 list[float]`, so that any online algorithm takes them.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,7 +25,7 @@ from llm_align.feedback.scorer import Scorer
 from llm_align.models import loading
 from llm_align.models.causal_lm import load_causal_lm
 from rl_core import distributed
-from rl_core.config import did_you_mean, require
+from rl_core.config import require
 
 HEAD = ("normalizer.", "output.")
 
@@ -38,15 +38,7 @@ class TextScorer(Protocol):
         ...
 
 
-class _Callable:
-    def __call__(self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float]:
-        """TRL's signature; columns are not needed."""
-        del columns
-        scores: list[float] = self.score(prompts, completions).tolist()  # type: ignore[attr-defined]
-        return scores
-
-
-class RewardModel(_Callable):
+class RewardModel:
     """A scorer with its tokenizer; `process` names the aggregation of a process reward model's steps.
 
     Steps of a completion are its lines. Prompts that are too long lose their beginning, as in training.
@@ -57,6 +49,12 @@ class RewardModel(_Callable):
         self.tokenizer = tokenizer
         self.data = data
         self.process = process
+
+    def __call__(self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float]:
+        """TRL's signature; columns are not needed."""
+        del columns
+        scores: list[float] = self.score(prompts, completions).tolist()
+        return scores
 
     @torch.no_grad()
     def score(self, prompts: Sequence[Any], completions: Sequence[Any]) -> Tensor:
@@ -121,23 +119,38 @@ class RewardModel(_Callable):
         return cls(scorer.to(device), load_tokenizer(folder), Config(**settings), process)
 
 
-class Ensemble(_Callable):
+class Ensemble:
     """Several reward models of one quantity: their mean, minus `caution` times their disagreement.
 
     The disagreement is the standard deviation over models (arXiv:2310.02743): a policy gains nothing where
-    they differ because none has seen such answers. `caution=0` is the plain mean.
+    they differ because none has seen such answers. `caution=0` is the plain mean. The disagreement is logged
+    as `<name>_spread`, as a metric and for every completion.
     """
 
-    def __init__(self, models: Sequence[TextScorer], caution: float = 0.0) -> None:
+    def __init__(self, models: Sequence[TextScorer], caution: float = 0.0, name: str = "ensemble") -> None:
         require(len(models) >= 2, "models", len(models), "two or more, to disagree")
         require(caution >= 0, "caution", caution, ">= 0")
         self.models = list(models)
         self.caution = caution
+        self.name = name
 
-    def score(self, prompts: Sequence[Any], completions: Sequence[Any]) -> Tensor:
-        """Scores `[N]`."""
+    def __call__(
+        self,
+        prompts: Sequence[Any],
+        completions: Sequence[Any],
+        log_metric: Callable[[str, float], None] | None = None,
+        log_extra: Callable[[str, list[float]], None] | None = None,
+        **columns: Any,
+    ) -> list[float]:
+        """TRL's signature; columns are not needed."""
+        del columns
         mean, spread = self.mean_and_spread(prompts, completions)
-        return mean - self.caution * spread
+        if log_metric is not None:
+            log_metric(f"{self.name}_spread", spread.mean().item())
+        if log_extra is not None:
+            log_extra(f"{self.name}_spread", spread.tolist())
+        scores: list[float] = (mean - self.caution * spread).tolist()
+        return scores
 
     def mean_and_spread(self, prompts: Sequence[Any], completions: Sequence[Any]) -> tuple[Tensor, Tensor]:
         """Mean and (Bessel) standard deviation over the models, `[N]` each."""
@@ -145,42 +158,14 @@ class Ensemble(_Callable):
         return scores.mean(0), scores.std(0)
 
 
-class Weighted(_Callable):
-    """A weighted sum of named scores, such as helpful, honest and harmless, each on a scale of its own.
+def load(
+    folder: Path, device: torch.device | str = "cpu", *, caution: float = 0.0, name: str = "ensemble"
+) -> RewardModel | Ensemble:
+    """The reward model in `folder`, or the ensemble of those in its subfolders.
 
-    `calibrate` on typical answers gives each score mean 0 and standard deviation 1 there, so that the weights
-    say what counts and not whose numbers are larger.
+    Raises ValueError for a folder with neither.
     """
-
-    def __init__(self, models: Mapping[str, TextScorer], weights: Mapping[str, float]) -> None:
-        for name in {**models, **weights}:
-            if name not in models or name not in weights:
-                known = models if name in weights else weights
-                raise ValueError(
-                    f"weights: {name!r} must have both a model and a weight{did_you_mean(name, known)}"
-                )
-        self.models, self.weights = dict(models), dict(weights)
-        self.shift, self.scale = dict.fromkeys(models, 0.0), dict.fromkeys(models, 1.0)
-
-    def calibrate(self, prompts: Sequence[Any], completions: Sequence[Any]) -> None:
-        """Take shift and scale of every score from these answers.
-
-        Raises ValueError for a model that gives them all one score.
-        """
-        for name, model in self.models.items():
-            scores = model.score(prompts, completions)
-            scale = scores.std().item()
-            require(scale > 0, f"spread of {name}", scale, "> 0: it scores all answers alike")
-            self.shift[name], self.scale[name] = scores.mean().item(), scale
-
-    def parts(self, prompts: Sequence[Any], completions: Sequence[Any]) -> dict[str, Tensor]:
-        """Each score `[N]` on its calibrated scale, before weighting."""
-        return {
-            name: (model.score(prompts, completions) - self.shift[name]) / self.scale[name]
-            for name, model in self.models.items()
-        }
-
-    def score(self, prompts: Sequence[Any], completions: Sequence[Any]) -> Tensor:
-        """The weighted sum, `[N]`."""
-        parts = self.parts(prompts, completions)
-        return torch.stack([self.weights[name] * part for name, part in parts.items()]).sum(0)
+    members = sorted(file.parent for file in folder.glob("*/reward_model.json"))
+    if (folder / "reward_model.json").exists() or not members:
+        return RewardModel.load(folder, device)
+    return Ensemble([RewardModel.load(member, device) for member in members], caution, name)

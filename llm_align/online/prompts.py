@@ -62,6 +62,12 @@ def load_model(cfg: loading.Config, max_length: int) -> tuple[Any, Any]:
     return loading.load(cfg, (), max_length)
 
 
+def check_demonstrations(cfg: Config, algorithm: str) -> None:
+    """Raise ValueError for demonstrations that `algorithm` has no use for."""
+    fits = algorithm == "ppo" or not cfg.demonstrations
+    require(fits, "data.demonstrations", cfg.demonstrations, "empty: only PPO learns from it")
+
+
 def demonstrations(cfg: Config, tokenizer: Any) -> dict[str, list[Encoded]]:
     """PPO's option of that name, if asked for: rows of `prompt`+`completion`, `messages` or `text`.
 

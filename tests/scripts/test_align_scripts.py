@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from pathlib import Path
 
@@ -64,6 +65,53 @@ def test_a_reward_model_is_trained_reported_and_loaded(pairs: Path, tuned: Path,
     assert overall["num_pairs"] > 0
     assert {"accuracy", "error", "longer_wins", "by_length"} <= overall.keys()
     assert len(RewardModel.load(tmp_path / "run" / "model")(["What is 3?"], [" It is 3."])) == 1
+
+
+@pytest.fixture(scope="module")
+def judges(pairs: Path, tuned: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An ensemble of two, the second of which was added by resuming."""
+    folder = tmp_path_factory.mktemp("ensemble") / "judges"
+    arguments = [f"data.source={pairs}", f"model.name={tuned / 'model'}", f"run.dir={folder}", "ensemble=2"]
+    call("train_reward_model", *arguments)
+    shutil.rmtree(folder / "member1")  # as if it had been interrupted before
+    call("train_reward_model", *arguments, "run.resume=true")
+    return folder
+
+
+def test_an_ensemble_is_reported(judges: Path):
+    overall = json.loads((judges / "eval.json").read_text())["overall"]
+    assert overall["spread"] > 0
+    members = [json.loads((judges / f"member{n}" / "eval.json").read_text())["overall"] for n in range(2)]
+    assert overall["members"] == [member["accuracy"] for member in members]
+    assert members[0]["loss"] != members[1]["loss"]
+    assert overall["num_pairs"] == members[0]["num_pairs"]
+
+
+def test_an_ensemble_with_a_calibrated_scale_is_learnt_from(
+    judges: Path, pairs: Path, tuned: Path, tmp_path: Path
+):
+    (tmp_path / "mine.py").write_text("def none(completions):\n    return [0.0] * len(completions)\n")
+    arguments = [
+        "algo=grpo",
+        f"data.source={pairs}",
+        "data.max_length=64",
+        f"model.name={tuned / 'model'}",
+        f"rewards.functions=['{judges / 'model'}','{tmp_path / 'mine.py'}:none']",
+        "rewards.caution=0.5",
+        "rewards.calibrate=4",
+        *("rollout.prompts=2", "rollout.group_size=4", "rollout.max_new_tokens=8", "run.log_every=1"),
+    ]
+    call("align_online", *arguments, f"run.dir={tmp_path / 'whole'}", "run.steps=3")
+    call("align_online", *arguments, f"run.dir={tmp_path / 'parts'}")
+    call("align_online", *arguments, f"run.dir={tmp_path / 'parts'}", "run.steps=3", "run.resume=true")
+    whole, parts = (tmp_path / name for name in ("whole", "parts"))
+    for file in ("calibration.json", "completions.jsonl", "model/model.safetensors"):
+        assert (whole / file).read_bytes() == (parts / file).read_bytes()
+    assert json.loads((whole / "calibration.json").read_text()).keys() == {"judges"}
+    row = json.loads((whole / "metrics.jsonl").read_text().splitlines()[0])
+    assert row["train/rewards/judges_spread"] > 0
+    assert abs(row["train/reward"]) < 3  # in deviations of the first answers
+    assert "judges_spread" in json.loads((whole / "completions.jsonl").read_text().splitlines()[0])
 
 
 def test_an_outcome_reward_model_chooses_among_answers(tuned: Path, tmp_path: Path):

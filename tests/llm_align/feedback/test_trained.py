@@ -6,8 +6,11 @@ from torch import nn
 
 from llm_align.data.loader import Config
 from llm_align.data.tokenizer import byte_tokenizer
+from llm_align.feedback import rewards, trained
+from llm_align.feedback.logged import Logged
+from llm_align.feedback.rewards import Reward, Rewards, Scale
 from llm_align.feedback.scorer import Scorer
-from llm_align.feedback.trained import Ensemble, RewardModel, Weighted
+from llm_align.feedback.trained import Ensemble, RewardModel
 from llm_align.models.causal_lm import Small, small_causal_lm
 
 PROMPTS, COMPLETIONS = ["a", "bc", "d"], ["xyz", "x\nyy", "zz"]
@@ -21,6 +24,9 @@ class Fixed:
 
     def score(self, prompts, completions):
         return self.scores
+
+
+RAW = Ensemble([Fixed(5.0, 6.0, 7.0)] * 2)
 
 
 def reward_model(process=None):
@@ -55,21 +61,50 @@ def test_a_folder_without_a_reward_model_is_named(tmp_path):
         RewardModel.load(tmp_path)
 
 
-def test_an_ensemble_subtracts_its_disagreement():
-    ensemble = Ensemble([Fixed(1.0, 2.0), Fixed(1.0, 4.0)], caution=0.5)
-    assert ensemble(["", ""], ["", ""]) == pytest.approx([1.0, 3.0 - 0.5 * 2**0.5])
+def test_an_ensemble_subtracts_its_disagreement_and_logs_it():
+    ensemble, said = Ensemble([Fixed(1.0, 2.0), Fixed(1.0, 4.0)], caution=0.5, name="judges"), Logged()
+    told = {"log_metric": said.log_metric, "log_extra": said.log_extra}
+    assert ensemble(["", ""], ["", ""], **told) == pytest.approx([1.0, 3.0 - 0.5 * 2**0.5])
+    assert said.metrics == {"judges_spread": [pytest.approx(0.5**0.5)]}
+    assert said.columns == {"judges_spread": pytest.approx([0.0, 2**0.5])}
     with pytest.raises(ValueError, match="models=1: must be two or more"):
         Ensemble([Fixed(1.0)])
 
 
+def test_a_folder_of_reward_models_is_an_ensemble(tmp_path):
+    first, second = reward_model(), reward_model()
+    torch.nn.init.normal_(second.scorer.output.weight)
+    for number, model in enumerate((first, second)):
+        model.save(tmp_path / str(number))
+    scores = torch.tensor([model(PROMPTS, COMPLETIONS) for model in (first, second)])
+    expected = scores.mean(0) - 2 * scores.std(0)
+    assert trained.load(tmp_path, caution=2.0)(PROMPTS, COMPLETIONS) == pytest.approx(
+        expected.tolist(), abs=1e-5
+    )
+    assert trained.load(tmp_path / "1")(PROMPTS, COMPLETIONS) == pytest.approx(scores[1].tolist(), abs=1e-6)
+    word = str(tmp_path)
+    assert rewards.load(rewards.Config(functions=(word,), caution=2.0)).rewards[0].function.caution == 2.0
+    with pytest.raises(ValueError, match="rewards.caution=2.0: must be 0 without an ensemble"):
+        rewards.load(rewards.Config(functions=(str(tmp_path / "1"),), caution=2.0))
+
+
 def test_weights_apply_on_calibrated_scales():
-    models = {"helpful": Fixed(0.0, 10.0), "harmless": Fixed(0.1, -0.1)}
-    weighted = Weighted(models, {"helpful": 1.0, "harmless": 3.0})
-    assert weighted(["", ""], ["", ""]) == pytest.approx([0.3, 9.7])
-    weighted.calibrate(["", ""], ["", ""])
-    half = 0.5**0.5
-    assert weighted(["", ""], ["", ""]) == pytest.approx([-half + 3 * half, half - 3 * half])
-    with pytest.raises(ValueError, match="'harmles' must have both .*did you mean 'harmless'"):
-        Weighted(models, {"helpful": 1.0, "harmles": 3.0, "harmless": 1.0})
-    with pytest.raises(ValueError, match="scores all answers alike"):
-        Weighted({"a": Fixed(1.0, 1.0)}, {"a": 1.0}).calibrate(["", ""], ["", ""])
+    def words(completions):
+        return [float(len(text.split())) for text in completions]
+
+    scores = {"wide": Fixed(0.0, 10.0, 20.0), "narrow": Fixed(0.1, -0.1, 0.0)}
+    named = [Reward(name=n, function=Ensemble([score] * 2, name=n)) for n, score in scores.items()]
+    both = Rewards(
+        [*named, Reward(name="words", function=words), Reward(name="seen", function=RAW, weight=0)]
+    )
+    asked = PROMPTS, COMPLETIONS, [[0]] * 3
+    before = both(*asked)
+    assert before.total.tolist() == pytest.approx([1.1, 11.9, 21.0])
+    scales = both.calibrate(before.parts)
+    assert scales == {"wide": Scale(mean=10.0, std=10.0), "narrow": Scale(mean=0.0, std=pytest.approx(0.1))}
+    assert both(*asked).total.tolist() == pytest.approx([1.0, 1.0, 2.0], abs=1e-5)
+    assert both(*asked).parts["seen"].tolist() == [5.0, 6.0, 7.0]
+    with pytest.raises(ValueError, match="it scores all answers alike"):
+        both.calibrate({"wide": torch.ones(3), "narrow": torch.ones(3)})
+    with pytest.raises(ValueError, match="must be a trained model among them"):
+        Rewards([Reward(name="words", function=words)]).calibrate({"words": torch.ones(3)})
