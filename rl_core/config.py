@@ -8,7 +8,7 @@ import itertools
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TypeVar, get_origin, get_type_hints
@@ -29,6 +29,26 @@ def require(ok: bool, field: str, value: object, accepted: str) -> None:
     """Raise `ValueError("<field>=<value>: must be <accepted>")` unless `ok`; for `__post_init__`."""
     if not ok:
         raise ValueError(f"{field}={value!r}: must be {accepted}")
+
+
+def require_read(
+    config: Any,
+    kind: str,
+    reads: Mapping[str, Collection[str]],
+    needs: Mapping[str, object] | None = None,
+    group: str = "algo",
+) -> None:
+    """Raise a ValueError for a field that the chosen kind would ignore, naming the kinds that read it.
+
+    `reads` says for every choice of the field `kind` which fields of the dataclass `config` it reads. One
+    that only others read must have its default, or its value in `needs`; one in no list is everyone's.
+    """
+    chosen = getattr(config, kind)
+    default = {item.name: item.default for item in dataclasses.fields(config)} | dict(needs or {})
+    for name in sorted(set().union(*reads.values()) - set(reads[chosen])):
+        readers = ", ".join(other for other in reads if name in reads[other])
+        accepted = f"{default[name]} with {group}.{kind}={chosen}; read by {readers}"
+        require(getattr(config, name) == default[name], f"{group}.{name}", getattr(config, name), accepted)
 
 
 def require_widths(field: str, value: Sequence[int]) -> None:

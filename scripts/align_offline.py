@@ -34,6 +34,10 @@ class Config:
 def main(cfg: Config) -> None:
     """Read, train, save the model, say how it does on what was held out."""
     algorithm: Any = sft if isinstance(cfg.algo, sft.Config) else dpo
+    compared = algorithm is dpo and cfg.algo.reference
+    config.require(
+        compared or not cfg.reference, "reference", cfg.reference, f"empty: {cfg.algo.name} reads none"
+    )
     examples = loader.read(cfg.data, lambda rows: algorithm.to_examples(rows, cfg.algo))
     folder = f"runs/{cfg.algo.name}-seed{cfg.run.seed}"
     with runs.Run(cfg.run, config=cfg, default_dir=folder, shared=True) as run:

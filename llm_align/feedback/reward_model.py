@@ -32,7 +32,7 @@ from llm_align.feedback.scorer import Scorer
 from llm_align.models import optim
 from llm_align.models.parallel import distribute
 from rl_core import distributed
-from rl_core.config import choice, require
+from rl_core.config import choice, require, require_read
 from rl_core.preferences import bradley_terry_loss, centering_loss, plackett_luce_loss, pointwise_loss
 from rl_core.run import Run
 
@@ -55,14 +55,8 @@ class Config:
         choice("algo.aggregation", self.aggregation, steps.AGGREGATIONS)
         for name in ("centering", "lm", "l2"):
             require(getattr(self, name) >= 0, f"algo.{name}", getattr(self, name), ">= 0")
-        compared = self.objective in ("pairwise", "listwise")
-        require(
-            compared or not self.centering, "algo.centering", self.centering, "0 unless answers are compared"
-        )
-        require(compared or not self.lm, "algo.lm", self.lm, "0 unless answers are compared")
+        require_read(self, "objective", READS)
         require(not (self.frozen and self.lm), "algo.lm", self.lm, "0 with a frozen trunk")
-        moving = not (self.frozen and self.objective == "process")
-        require(moving, "algo.frozen", self.frozen, "false for process rewards")
 
 
 EXAMPLES: dict[str, Callable[[Sequence[Row]], list[Example]]] = {
@@ -71,6 +65,16 @@ EXAMPLES: dict[str, Callable[[Sequence[Row]], list[Example]]] = {
     "pointwise": kinds.scored,
     "outcome": kinds.ratings,
     "process": steps.labelled,
+}
+
+
+_COMPARED = ("centering", "lm", "l2", "frozen")
+READS: dict[str, tuple[str, ...]] = {  # of the settings that not every objective has a use for
+    "pairwise": _COMPARED,
+    "listwise": _COMPARED,
+    "pointwise": ("l2", "frozen"),
+    "outcome": ("l2", "frozen"),
+    "process": ("aggregation",),
 }
 
 

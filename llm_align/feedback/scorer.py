@@ -21,10 +21,11 @@ from llm_align.data.packing import pack
 from llm_align.models import loading
 from llm_align.models.adapters import unwrap
 from llm_align.models.log_probs import LogProbs, head_log_probs, hidden_states, spread
-from rl_core.config import choice, require
+from rl_core.config import choice, require, require_read
 from rl_core.normalizers import RunningMeanStd
 
 BACKBONES = ("causal", "encoder")
+READS = {"causal": ("pad_token", "dtype", "attention", "lora_rank"), "encoder": ("layers",)}
 
 
 @dataclass(kw_only=True, slots=True)
@@ -39,6 +40,7 @@ class Config(loading.Config):
         """Check ranges."""
         choice("model.backbone", self.backbone, BACKBONES)
         require(0 <= self.dropout < 1, "model.dropout", self.dropout, "in [0, 1)")
+        require_read(self, "backbone", READS, group="model")
         if self.backbone == "encoder":
             require(bool(self.name), "model.name", self.name, "a text encoder; 'minilm' is packaged")
 

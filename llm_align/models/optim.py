@@ -34,6 +34,13 @@ class Config:
         for name in ("weight_decay", "warmup", "final"):
             require(getattr(self, name) >= 0, f"algo.optim.{name}", getattr(self, name), ">= 0")
         choice("algo.optim.schedule", self.schedule, SCHEDULES)
+        falls = self.schedule != "constant" or not self.final
+        require(
+            falls,
+            "algo.optim.final",
+            self.final,
+            "0 with algo.optim.schedule=constant; read by linear, cosine",
+        )
 
 
 def adamw(module: nn.Module, cfg: Config) -> torch.optim.AdamW:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from llm_align.models import optim
 from rl_core import preferences as losses
-from rl_core.config import choice, require
+from rl_core.config import choice, require, require_read
 
 
 @dataclass(kw_only=True, slots=True)
@@ -69,13 +69,9 @@ class Config:
 
     def _check_read(self) -> None:
         """Refuse values of fields that neither the loss nor another axis reads."""
+        reads = {name: loss.reads for name, loss in LOSSES.items()}
+        require_read(self, "loss", reads, LOSSES[self.loss].needs)
         default = {item.name: item.default for item in fields(self)}
-        loss = LOSSES[self.loss]
-        for name in sorted(AXES - loss.reads):
-            value, only = getattr(self, name), loss.needs.get(name, default[name])
-            readers = ", ".join(other for other in LOSSES if name in LOSSES[other].reads)
-            accepted = f"{only} with algo.loss={self.loss}; losses that read it: {readers}"
-            require(value == only, f"algo.{name}", value, accepted)
         for name, read, where in (
             ("alpha", self.score == "alpha", "algo.score=alpha"),
             ("sync_every", self.sync > 0, "algo.sync above 0"),
@@ -214,7 +210,6 @@ LOSSES: dict[str, Loss] = {
     "bco": Loss(function=bco, takes="rating", reads=WEIGHTS | {"sync"}),
     "apo_zero_unpaired": Loss(function=kto, takes="rating", reads=WEIGHTS | {"sync"}),
 }
-AXES = frozenset().union(*(loss.reads for loss in LOSSES.values()))  # what not every loss reads
 
 MEMBERS: dict[str, Config] = {
     "dpo": Config(),

@@ -200,3 +200,11 @@ def test_unknown_option_is_named(capsys: pytest.CaptureFixture[str]):
 def test_choice_suggests_the_nearest_word():
     with pytest.raises(ValueError, match="did you mean 'cosine'"):
         config.choice("schedule", "cosin", ["constant", "cosine"])
+
+
+def test_fields_that_a_choice_ignores_are_refused():
+    reads = {"none": (), "some": ("n_step",)}
+    config.require_read(Data(id="some", n_step=3), "id", reads, group="data")
+    config.require_read(Data(n_step=2), "id", reads, {"n_step": 2}, group="data")
+    with pytest.raises(ValueError, match=r"^data\.n_step=3: must be 1 with data\.id=none; read by some$"):
+        config.require_read(Data(n_step=3), "id", reads, group="data")

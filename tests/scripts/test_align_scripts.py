@@ -193,6 +193,11 @@ def test_the_frontier_of_finished_runs(tmp_path: Path, capsys: pytest.CaptureFix
         ),
         ("align_offline", ["algo=dpo", "data.source={pairs}", "model.name={empty}"], "has no config.json"),
         ("align_offline", ["algo=sft", "data.source={texts}", "data.max_length=4096"], "the model's context"),
+        (
+            "align_offline",
+            ["algo=sft", "reference=x", "data.source={pairs}"],
+            "must be empty: sft reads none",
+        ),
         ("train_reward_model", ["data.source={pairs}", "model.backbone=encoder"], "model.name=''"),
         ("train_reward_model", ["data.source={broken}"], "line 2"),
     ],

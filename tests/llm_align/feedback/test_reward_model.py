@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from llm_align.data.tokenizer import byte_tokenizer
 from llm_align.data.tokens import encode
 from llm_align.feedback import reward_model as rm
 from llm_align.feedback import steps
-from llm_align.feedback.scorer import Scorer, encoder_features
+from llm_align.feedback.scorer import Config, Scorer, encoder_features
 from llm_align.models import optim
 from llm_align.models.causal_lm import Small, small_causal_lm
 from tests.llm_align.offline import small
@@ -191,13 +191,42 @@ def test_long_prompts_of_steps_are_cut_or_left_out():
         (lambda: rm.EXAMPLES["listwise"]([{"prompt": "", "completions": ["a"]}]), "row 0: 1 completions"),
         (lambda: rm.EXAMPLES["pointwise"]([{"prompt": "", "completion": ""}]), "column 'score' is missing"),
         (lambda: rm.Config(objective="pairs"), "did you mean 'pairwise'"),
-        (lambda: rm.Config(objective="outcome", centering=1.0), "0 unless answers are compared"),
+        (lambda: rm.Config(lm=1.0, frozen=True), r"algo\.lm=1\.0: must be 0 with a frozen trunk"),
+        (
+            lambda: Config(layers=2),
+            r"model\.layers=2: must be 0 with model\.backbone=causal; read by encoder",
+        ),
         (lambda: rm.Agent(encoder(), rm.Config(objective="process")), "need a causal backbone"),
     ],
 )
 def test_mistakes_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+CHANGES = {"centering": 0.5, "lm": 0.5, "l2": 0.5, "frozen": True, "aggregation": "min"}
+
+
+@pytest.mark.parametrize("objective", rm.READS)
+@pytest.mark.parametrize("field", CHANGES)
+def test_what_is_set_is_read_or_refused(field, objective):
+    assert {item.name for item in fields(rm.Config)} == CHANGES.keys() | {"objective", "optim"}
+    if field not in rm.READS[objective]:
+        with pytest.raises(ValueError, match=rf"algo\.{field}=.*algo\.objective={objective}; read by "):
+            rm.Config(objective=objective, **{field: CHANGES[field]})
+        return
+    base, found = replace(QUICK, objective=objective), []
+    for cfg in (base, replace(base, **{field: CHANGES[field]})):
+        scorer = causal()
+        torch.nn.init.normal_(scorer.output.weight, generator=torch.Generator().manual_seed(0))
+        agent, batch = rm.Agent(scorer, cfg), make_batch(items_of(objective), range(32))
+        seen = [torch.zeros(1)]
+        if objective == "process":  # its aggregation is of the evaluation: scores on both sides of 0
+            scorer.output.bias.data -= steps.step_scores(scorer, batch)[0].mean()
+            seen = [value.view(1) for value in steps.evaluate(scorer, batch, cfg.aggregation).values()]
+        rm.update(agent, batch, None, cfg)
+        found.append(torch.cat([small.weights(agent), *seen]))
+    assert not torch.equal(*found)
 
 
 def test_rankings_are_sorted_by_rank():

@@ -105,3 +105,10 @@ def test_quality_prompts_learn_from_both_sides():
     assert sft.with_quality(chat, "Good:")[0] == {"role": "system", "content": "Good:"}
     with pytest.raises(ValueError, match=r"algo\.bad_prompt=''"):
         sft.Config(good_prompt="Good:")
+
+
+def test_a_rate_that_does_not_fall_has_no_final_one():
+    with pytest.raises(
+        ValueError, match=r"algo\.optim\.final=0\.1: must be 0 with algo\.optim\.schedule=constant"
+    ):
+        optim.Config(schedule="constant", final=0.1)
