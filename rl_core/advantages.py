@@ -111,6 +111,16 @@ def group_zscore(rewards: Tensor, *, eps: float = GROUP_EPS) -> Tensor:
     return centered / (_nan_std(rewards, centered) + eps)
 
 
+def sum_of_zscores(rewards: Tensor, weights: Tensor) -> Tensor:
+    """Weighted sum `[P, G]` of K rewards `[K, P, G]`, each z-scored in its group first; weights `[K]`.
+
+    So that no reward drowns another in the group's deviation (GDPO, arXiv:2601.05242; its advantage is the
+    z-score of this sum over the whole batch). What no reward judged stays NaN.
+    """
+    total = (weights[:, None, None] * group_zscore(rewards)).sum(0)
+    return total.masked_fill(rewards.isnan().all(0), torch.nan)
+
+
 def group_center_batch_scale(rewards: Tensor, *, eps: float = GROUP_EPS) -> Tensor:
     """Centred reward over the standard deviation of all rewards, `[P, G]` (LitePPO, arXiv:2508.08221)."""
     everything = rewards.flatten()

@@ -16,6 +16,7 @@
     sapo          arXiv:2511.20347  zscore       token              none          sequence   surrogate sapo
     vespo         arXiv:2602.10693  zscore       of the response    none          token      surrogate vespo
     luspo         arXiv:2602.05261  zscore       geometric          3e-4 / 4e-4   sum
+    gdpo          arXiv:2601.05242  batch        token              0.2           sequence   objectives zscore
 
 Departures: the sampler's log-probabilities are the old ones (no second pass). Rows of advantage 0 have no
 gradient unless there is a KL loss, so they are not run; they count in the denominators as before. The KL
@@ -26,13 +27,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
 
-from llm_align.feedback.rewards import overlong_penalty
+from llm_align.feedback.rewards import Rewards, overlong_penalty
 from llm_align.models import optim
 from llm_align.models.log_probs import log_probs
 from llm_align.online import rollout
@@ -41,7 +42,13 @@ from llm_align.online.reference import KL, minibatches
 from llm_align.online.rollout import Samples, Task
 from rl_core import distributed
 from rl_core import policy_losses as losses
-from rl_core.advantages import group_center, group_center_batch_scale, group_zscore, leave_one_out
+from rl_core.advantages import (
+    group_center,
+    group_center_batch_scale,
+    group_zscore,
+    leave_one_out,
+    sum_of_zscores,
+)
 from rl_core.config import choice, require
 from rl_core.reductions import constant_mean, masked_sum, sequence_mean, token_mean
 from rl_core.run import Run
@@ -73,6 +80,7 @@ class Config:
     epochs: int = 1  # passes over a rollout
     minibatches: int = 1  # optimizer steps per pass
     micro_batch_size: int = 0  # responses a process runs at a time, 0: all of a minibatch; the same numbers
+    objectives: str = "sum"  # of several rewards; zscore: each in its group before the weighted sum
     advantage: str = "zscore"
     ratio: str = "token"
     surrogate: str = "clip"  # clip | none | cispo (bounds on the ratio itself) | sapo | vespo
@@ -90,6 +98,7 @@ class Config:
 
     def __post_init__(self) -> None:
         """Check words and ranges."""
+        choice("algo.objectives", self.objectives, ["sum", "zscore"])
         choice("algo.advantage", self.advantage, ADVANTAGES)
         choice("algo.ratio", self.ratio, RATIOS)
         choice("algo.surrogate", self.surrogate, ["clip", "none", "cispo", "sapo", "vespo"])
@@ -130,6 +139,15 @@ class Agent(nn.Module):
         super().__init__()
         self.policy = policy.eval()
         self.optimizer = optim.plain_adamw((policy, cfg.lr))
+
+
+def decoupled(experience: Experience, rewards: Rewards) -> Experience:
+    """The same responses, whose reward is the weighted sum of each reward's z-scores in its group."""
+    samples = experience.samples
+    weights = {reward.name: reward.weight for reward in rewards.rewards if reward.weight}
+    parts = torch.stack([samples.grouped(samples.parts[name]) for name in weights])
+    total = sum_of_zscores(parts, torch.tensor([*weights.values()], device=parts.device)).flatten()
+    return replace(experience, samples=replace(samples, reward=total))
 
 
 def advantages(
@@ -290,6 +308,8 @@ def train(cfg: Config, task: Task, policy: Any, run: Run, **watching: Unpack[Wat
     for step in loop.steps(agent):
         set_lr(agent.optimizer, warmup(step, cfg.warmup))
         experience = loop.draw(enough(cfg, task.config.prompts))
+        if cfg.objectives == "zscore":
+            experience = decoupled(experience, task.rewards)
         batch = collect(cfg, experience, task.config)
         stats = step_fn(agent, batch, cfg, run.rng)
         run.log(step, stats | {"used_rows": torch.tensor(len(batch.rows) / len(batch.samples))})

@@ -28,7 +28,8 @@ def _rewards():
 
 
 def trl_advantages(trainer_class, rewards, **settings):
-    """What the trainer's own rollout makes of `rewards`, `[P, G]`."""
+    """What the trainer's own rollout makes of `rewards`, `[P, G]` or, of K functions, `[K, P, G]`."""
+    table = rewards.reshape(-1, B).T
     trainer = MagicMock(
         num_generations=G,
         pad_to_multiple_of=None,
@@ -38,10 +39,14 @@ def trl_advantages(trainer_class, rewards, **settings):
         tools=None,
         use_vllm=False,
         num_iterations=1,
-        multi_objective_aggregation="sum_then_normalize",
-        reward_weights=torch.ones(1),
-        reward_func_names=["reward"],
-        **{"beta": 0.0} | settings,
+        reward_func_names=[f"reward{k}" for k in range(table.shape[1])],
+        reward_funcs=[None] * table.shape[1],
+        **{
+            "beta": 0.0,
+            "multi_objective_aggregation": "sum_then_normalize",
+            "reward_weights": torch.ones(1),
+            **settings,
+        },
     )
     trainer._tokenizer.pad_token_id = 0
     trainer.accelerator.process_index, trainer.accelerator.device = 0, "cpu"
@@ -53,7 +58,7 @@ def trl_advantages(trainer_class, rewards, **settings):
     if trainer_class is GRPOTrainer:
         rollout = (prompts, answers, None, texts, None, {}, None, [])
     trainer._generate.return_value = rollout
-    trainer._calculate_rewards.return_value = rewards.reshape(B, 1)
+    trainer._calculate_rewards.return_value = table
     inputs = [{"prompt": "prompt"}] * B
     return trainer_class._generate_and_score_completions(trainer, inputs)["advantages"].view(P, G)
 
@@ -69,6 +74,18 @@ def trl_advantages(trainer_class, rewards, **settings):
 def test_group_relative(rewards, scale, ours):
     theirs = trl_advantages(GRPOTrainer, rewards, scale_rewards=scale)
     assert torch.allclose(ours(rewards), theirs, atol=1e-5)
+    assert theirs.abs().max() > 0.5
+
+
+def test_several_rewards_each_in_its_group(rewards):
+    weights = torch.tensor([1.0, 3.0])
+    several = torch.stack([100 * rewards, torch.randn(P, G, generator=torch.Generator().manual_seed(1))])
+    several[1, 0, :2] = torch.nan  # one row that nothing judged, one that the first did
+    options = {"multi_objective_aggregation": "normalize_then_sum", "reward_weights": weights}
+    theirs = trl_advantages(GRPOTrainer, several, **options)
+    ours = advantages.group_zscore(advantages.sum_of_zscores(several, weights).reshape(1, -1)).view(P, G)
+    assert torch.allclose(ours, theirs, atol=1e-5)
+    assert theirs[0, 1] == 0
     assert theirs.abs().max() > 0.5
 
 

@@ -82,3 +82,10 @@ def group_relative(rewards, baseline, scale, eps=1e-4):
             if len(pool):
                 result[p, g] /= (np.std(pool, ddof=1) if len(pool) > 1 else 0.0) + eps
     return result
+
+
+def sum_of_zscores(rewards, weights):
+    """Rewards `[K, P, G]` as one `[P, G]`, NaN where all of them are."""
+    scores = [group_relative(reward, "mean", "group") for reward in rewards]
+    total = sum(weight * score for weight, score in zip(weights, scores, strict=True))
+    return np.where(np.isnan(rewards).all(0), np.nan, total)

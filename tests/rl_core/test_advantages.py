@@ -124,6 +124,20 @@ def test_group_relative_equals_the_loop(ours, baseline, scale):
     close(ours(torch.from_numpy(rewards)), twin.group_relative(rewards, baseline, scale))
 
 
+def test_sum_of_zscores_equals_the_loop_and_by_hand():
+    rewards = np.random.default_rng(0).normal(size=(3, 5, 4))
+    rewards[0, 1, :3] = rewards[:, 2, 1] = rewards[1, 3] = np.nan
+    weights = np.array([1.0, 0.5, -2.0])
+    ours = adv.sum_of_zscores(torch.from_numpy(rewards), torch.from_numpy(weights))
+    close(ours, twin.sum_of_zscores(rewards, weights))
+    assert ours.isnan().sum() == 1
+    scales = torch.tensor(
+        [[[0.0, 1000.0]], [[3.0, 1.0]]]
+    )  # each z-score is (-1, 1) / sqrt(2), or its opposite
+    by_hand = torch.tensor([[1.0, -1.0]]) / 2**0.5
+    assert torch.allclose(adv.sum_of_zscores(scales, torch.tensor([1.0, 2.0])), by_hand, atol=2e-4)
+
+
 def test_group_relative_by_hand():
     rewards = torch.tensor([[1.0, 2.0, torch.nan, 6.0]])
     assert torch.allclose(adv.group_center(rewards), torch.tensor([[-2.0, -1.0, 0.0, 3.0]]))

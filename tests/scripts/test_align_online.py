@@ -16,7 +16,7 @@ from tests import command_line
 PRESETS = {
     "grpo": [
         *("grpo", "dr_grpo", "dapo", "gspo", "gmpo", "gfpo", "lite_ppo", "rloo", "reinforce_pp"),
-        *("cispo", "sapo", "vespo", "luspo"),
+        *("cispo", "sapo", "vespo", "luspo", "gdpo"),
     ],
     "ppo": ["ppo_penalty", "instruct_gpt"],
     "reinforce": ["reinforce", "scst", "rloo_plain", "a2c", "minimum_risk"],

@@ -9,12 +9,14 @@ import math
 import pytest
 import torch
 
+from llm_align.feedback.rewards import Reward, Rewards
 from llm_align.models.adapters import Lora, add_lora
 from llm_align.models.log_probs import log_probs
 from llm_align.online import grpo
 from llm_align.online.loop import Experience
 from llm_align.online.reference import KL, Reference, mean_kl
 from llm_align.online.rollout import join
+from rl_core.advantages import group_zscore
 
 CHARGED = KL(coef=0.01, estimator="k1", place="reward")
 MEMBERS = {
@@ -30,6 +32,7 @@ MEMBERS = {
     "cispo": {"surrogate": "cispo", "clip_low": 0.0, "clip_high": 5.0, "reduction": "token"},
     "sapo": {"surrogate": "sapo"},
     "vespo": {"surrogate": "vespo", "reduction": "token"},
+    "gdpo": {"objectives": "zscore", "advantage": "batch"},
     "luspo": {"ratio": "geometric", "clip_low": 3e-4, "clip_high": 4e-4, "reduction": "sum"},
 }  # fmt: skip
 
@@ -178,6 +181,25 @@ def test_filters_and_shapes_of_the_reward_by_hand(language):
     )
 
 
+def test_each_reward_counts_by_its_weight_and_not_by_its_spread(language):
+    """A reward of a thousandth of the other's scale with twice its weight, and one that only watches."""
+    named = [
+        Reward(name="a", function=lambda completion_ids: [1e3 * row.count(2) for row in completion_ids]),
+        Reward(
+            name="b", function=lambda completion_ids: [row.count(3) for row in completion_ids], weight=2.0
+        ),
+        Reward(name="watched", function=lambda completion_ids: [*range(len(completion_ids))], weight=0.0),
+    ]
+    task = dataclasses.replace(language.task(), rewards=Rewards(named))
+    samples = task.draw(language.policy(), range(4), torch.Generator().manual_seed(0))
+    drawn = Experience(samples=samples, ref_log_prob=None, kl_coef=0.0, temperature=1.0)
+    a, b = (group_zscore(samples.parts[name].view(4, 8), eps=1e-4) for name in "ab")
+    reward = grpo.decoupled(drawn, task.rewards).samples.reward
+    torch.testing.assert_close(reward.view(4, 8), a + 2 * b)
+    assert torch.corrcoef(torch.stack([reward, b.flatten()]))[0, 1] > 0.7
+    assert torch.corrcoef(torch.stack([samples.reward, samples.parts["b"]]))[0, 1] < 0.3
+
+
 def test_adapters_off_are_the_reference(language):
     cfg = grpo.Config(kl=KL(coef=0.1))
     policy, batch = batch_of(language, cfg, lora=True)
@@ -209,6 +231,7 @@ def test_the_adaptive_controller_holds_the_kl_at_its_target(train, language, tmp
     [
         ({"advantage": "zscor"}, "did you mean 'zscore'"),
         ({"ratio": "tokens"}, "algo.ratio"),
+        ({"objectives": "zscor"}, "did you mean 'zscore'"),
         ({"ratio": "clipped_geometric"}, "algo.surrogate='clip'"),
         ({"lr": 0.0}, "algo.lr=0.0"),
         ({"dual_clip": 0.5}, "algo.dual_clip=0.5"),
