@@ -86,6 +86,11 @@ class Randomization:
         return cls(rules(config.parameters, table), config.correlations)
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Of what is drawn."""
+        return tuple(rule.name for rule in self.rules)
+
+    @property
     def per_step(self) -> bool:
         """Whether anything is drawn in every step."""
         return bool(self._moving)

@@ -16,10 +16,11 @@ from embodied_rl.eval.statistics import Interval
 from embodied_rl.online import rollout
 from embodied_rl.online.rollout import World
 from embodied_rl.sim2real import adr as adrs
-from embodied_rl.sim2real import randomization
+from embodied_rl.sim2real import privileged, randomization
 from embodied_rl.sim2real.distributions import Known
 from embodied_rl.sim2real.figures import adr_figures
 from embodied_rl.sim2real.models import make_randomized, parameters_of
+from embodied_rl.sim2real.privileged import Privileged
 from embodied_rl.sim2real.randomization import Randomization
 from envs.config import Config as EnvConfig
 from envs.suites import DESK
@@ -28,6 +29,8 @@ from rl_core.config import require
 
 def open_world(env: EnvConfig, cfg: rollout.Config, ranges: randomization.Config, adr: adrs.Config) -> World:
     """Open a world as `online.rollout.open_world` does, its parameters drawn from `ranges` or by `adr`.
+
+    With `parameters` among `cfg.critic_keys` the critic reads what was drawn, and the policy does not.
 
     Raises ValueError where both have parameters, and for automatic randomisation in several processes.
     """
@@ -38,11 +41,11 @@ def open_world(env: EnvConfig, cfg: rollout.Config, ranges: randomization.Config
     table = parameters_of(env.id or DESK, **env.arguments())
 
     def make(env_id: str, num_envs: int, **kwargs: Any) -> VectorEnv:
-        if adr.parameters:
-            sampler = adrs.Adr(adr, table)
-            return adrs.Curriculum(make_randomized(env_id, num_envs, sampler, **kwargs), sampler)
-        drawn = Randomization.of(ranges, table)
-        return Drawn(make_randomized(env_id, num_envs, drawn, redraws=ranges.redraws, **kwargs), table)
+        sampler = adrs.Adr(adr, table) if adr.parameters else Randomization.of(ranges, table)
+        made = make_randomized(env_id, num_envs, sampler, redraws=ranges.redraws, **kwargs)
+        if privileged.FIELD in cfg.critic_keys:
+            made = Privileged(made, sampler.names)
+        return adrs.Curriculum(made, sampler) if isinstance(sampler, adrs.Adr) else Drawn(made, table)
 
     return rollout.open_world(env, cfg, make)
 

@@ -49,6 +49,48 @@ def test_what_the_episodes_drew_is_noted(env, ranges, options, name):
     assert again.values == world.env.values
 
 
+@pytest.mark.parametrize(
+    ("env", "ranges", "growing", "options", "name"),
+    [
+        (HOPPER, TORSO, None, {}, "body_mass[torso]"),
+        (HOPPER, None, GROWING, {}, "body_mass[torso]"),
+        (DESKS, RED, None, {"threads": 1}, "mass_red"),
+    ],
+)
+def test_a_critic_may_read_what_was_drawn(env, ranges, growing, options, name):
+    with opened(env, ranges, growing, critic_keys=("parameters",), **options) as world:
+        assert "parameters" not in world.spec.obs_keys
+        assert world.critic_spec.obs_dim == world.spec.obs_dim + 1
+        obs, infos = world.env.reset(seed=0)
+        for _ in range(60):
+            seen = obs["parameters"][:, 0].copy()
+            if "parameters" in infos and not isinstance(infos["parameters"], dict):
+                assert obs["parameters"][:, 0] == pytest.approx(_drawn(infos, name))
+            obs, _, ended, cut, infos = world.env.step(np.ones_like(world.env.action_space.low))
+            for row in np.flatnonzero(ended | cut):
+                assert infos["final_obs"][row]["parameters"] == seen[row]  # of the episode that ended
+            stays = ~(ended | cut)
+            assert np.array_equal(obs["parameters"][stays, 0], seen[stays])
+            if ranges and (ended | cut).any():
+                assert (obs["parameters"][~stays, 0] != seen[~stays]).all()
+        assert obs["parameters"] in world.env.observation_space["parameters"]
+
+
+def test_an_asymmetric_critic_trains_on_the_desk(tmp_path):
+    settings = runs.Config(dir=str(tmp_path), steps=2, device="cpu", tensorboard=False, checkpoint_every=1)
+    cfg = ppo.Config(hidden=(8,), ppo=core.Config(epochs=1))
+    world = opened(DESKS, RED, critic_keys=("parameters",), threads=1)
+    with world, runs.Run(settings, config=cfg) as run:
+        agent = ppo.train(cfg, world, run, lambda agent: {})
+    assert agent.obs_stats.mean.shape == (world.spec.obs_dim + 1,)
+    assert 0.5 < agent.obs_stats.mean[-1] / randomized_mean(world) < 2.0
+
+
+def randomized_mean(world) -> float:
+    _, total, _ = world.env.values["mass_red"]
+    return total / world.env.episodes
+
+
 def _drawn(infos, name: str) -> list[float]:
     found = infos["parameters"]
     return list(found[name]) if isinstance(found, dict) else [row[name] for row in found]
