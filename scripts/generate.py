@@ -30,7 +30,7 @@ class Config:
     prompt: str = ""
     # without a prompt; of a split, the held-out ones
     data: prompts.Config = field(default_factory=prompts.Config)
-    out: str = ""  # a .jsonl; empty: the terminal
+    out: str = ""  # a .jsonl, whose folder is made; empty: the terminal
     num_samples: int = 1
     max_new_tokens: int = 128
     temperature: float = 1.0
@@ -48,9 +48,9 @@ def main(cfg: Config) -> None:
     options: dict[str, Any] = {name: getattr(cfg, name) for name in names}
     sampling = Sampling(stop_ids=stop_ids(tokenizer, model), **options)
     device = pick_device(cfg.device)
-    generator = torch.Generator(device).manual_seed(cfg.seed)
+    drawn = {"generator": torch.Generator(device).manual_seed(cfg.seed), "num_samples": cfg.num_samples}
     rest, kept = prompts.tokenize(cfg.data, tokenizer, asked)
-    drawn = {"generator": generator, "num_samples": cfg.num_samples}
+    Path(cfg.out).parent.mkdir(parents=True, exist_ok=True)
     with Path(cfg.out).open("w") if cfg.out else nullcontext(sys.stdout) as stream:
         for row in completions(model.to(device), tokenizer, kept or rest, sampling, **drawn):
             stream.write(json.dumps(row) + "\n")

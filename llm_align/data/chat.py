@@ -64,3 +64,10 @@ def segments(tokenizer: Any, messages: Sequence[Message], template: str = "own")
     if not pieces:
         raise ValueError("messages: there is no assistant turn to learn from")
     return [piece for piece in pieces if piece[0]]
+
+
+def text_of(completion: str | Sequence[Message]) -> str:
+    """The text of a completion: itself, or what the assistant says in its messages, turn by turn."""
+    if isinstance(completion, str):
+        return completion
+    return "\n".join(message["content"] for message in completion if message["role"] == "assistant")

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from llm_align.data.batches import Responses
+from llm_align.data.chat import text_of
 from llm_align.data.gsm8k import final_answer
 from llm_align.feedback import trained
 from llm_align.feedback.logged import Logged, TrainerState, join
@@ -260,13 +261,6 @@ def gsm8k(completions: Sequence[Any], answer: Sequence[Any]) -> list[float | Non
 def overlong_penalty(lengths: Tensor, *, limit: int, buffer: int) -> Tensor:
     """DAPO's soft punishment `[B]` (arXiv:2503.14476, eq. 13): 0 to `limit - buffer` tokens, -1 at it."""
     return -((lengths - (limit - buffer)) / buffer).clamp(0.0, 1.0)
-
-
-def text_of(completion: Any) -> str:
-    """The text of a completion: itself, or the contents of its messages."""
-    if isinstance(completion, str):
-        return completion
-    return "\n".join(message["content"] for message in completion)
 
 
 FUNCTIONS: dict[str, RewardFunction] = {"gsm8k": gsm8k}

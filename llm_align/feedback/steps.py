@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from llm_align.data.chat import render
 from llm_align.data.examples import Example, truth
 from llm_align.data.loader import Batch, Config
 from llm_align.data.readers import Row, require_columns
@@ -54,20 +55,22 @@ def encode(
     examples: Sequence[Example],
     *,
     max_length: int,
+    template: str = "own",
     too_long: str = "error",
     separator: str = "\n",
 ) -> list[Encoded]:
     """One response per example: its steps, each with `separator` after it, and EOS.
 
-    Where each step ends is in the example's `columns["ends"]`. `too_long` is `tokens.encode`'s: error | drop
-    | keep_end. Raises ValueError for a prompt that is a chat, and for an example longer than `max_length`.
+    Where each step ends is in the example's `columns["ends"]`. A prompt that is a chat is written as
+    `template` says, up to the assistant's turn. `too_long` is `tokens.encode`'s: error | drop | keep_end.
+    Raises ValueError naming the row of a chat that cannot be written, and of an example longer than
+    `max_length`.
     """
     check_tokenizer(tokenizer)
     encoded = []
     for number, example in enumerate(examples):
-        if not isinstance(example.prompt, str):
-            raise ValueError(f"row {number}: the prompt is a chat; process rewards read steps of texts")
-        prompt = tokenizer(example.prompt, add_special_tokens=False)["input_ids"]
+        opening = _opening(tokenizer, number, example, template)
+        prompt = tokenizer(opening, add_special_tokens=False)["input_ids"]
         response: list[int] = []
         ends = []
         for text in example.responses:
@@ -96,9 +99,19 @@ def encode(
     return encoded
 
 
+def _opening(tokenizer: Any, number: int, example: Example, template: str) -> str:
+    if not isinstance(example.prompt, list):
+        return example.prompt or ""
+    try:
+        return render(tokenizer, example.prompt, template=template, open_turn=True)
+    except ValueError as error:
+        raise ValueError(f"row {number}: {error}") from error
+
+
 def tokenize(cfg: Config, tokenizer: Any, examples: Sequence[Example]) -> list[Encoded]:
     """`encode` with the settings of `cfg`."""
-    return encode(tokenizer, examples, max_length=cfg.max_length, too_long=cfg.too_long)
+    options = {"template": cfg.template, "too_long": cfg.too_long}
+    return encode(tokenizer, examples, max_length=cfg.max_length, **options)
 
 
 def step_scores(scorer: Scorer, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModel
 
+from llm_align.data.chat import text_of
 from llm_align.data.examples import Example
 from llm_align.data.loader import Batches, Config
 from llm_align.data.tokenizer import load_tokenizer
@@ -41,7 +42,8 @@ class TextScorer(Protocol):
 class RewardModel:
     """A scorer with its tokenizer; `process` names the aggregation of a process reward model's steps.
 
-    Steps of a completion are its lines. Prompts that are too long lose their beginning, as in training.
+    Steps of a completion are its lines; of messages, those of the assistant's. Prompts that are too long lose
+    their beginning, as in training.
     """
 
     def __init__(self, scorer: Scorer, tokenizer: Any, data: Config, process: str | None = None) -> None:
@@ -60,17 +62,20 @@ class RewardModel:
     def score(self, prompts: Sequence[Any], completions: Sequence[Any]) -> Tensor:
         """Scores `[N]`; of a process reward model, the aggregated logit of the steps being right."""
         device = self.scorer.output.weight.device
-        lines = [text.strip("\n").split("\n") if self.process else [text] for text in completions]
+        lines: list[list[Any]] = [
+            [*text_of(completion).strip("\n").split("\n")] if self.process else [completion]
+            for completion in completions
+        ]
         examples = [
             Example(prompt=prompt, responses=own, labels=[False] * len(own))
             for prompt, own in zip(prompts, lines, strict=True)
         ]
-        options: dict[str, Any] = {"max_length": self.data.max_length, "too_long": "keep_end"}
+        options: dict[str, Any] = {"template": self.data.template, "too_long": "keep_end"}
+        options["max_length"] = self.data.max_length
         if self.process:
             encoded = steps.encode(self.tokenizer, examples, **options)
         else:
-            options |= {"template": self.data.template, "allow_empty": True}
-            encoded = encode(self.tokenizer, examples, **options)
+            encoded = encode(self.tokenizer, examples, allow_empty=True, **options)
         scores = torch.zeros(len(encoded))
         for batch in Batches(encoded, self.data, seed=0, device=device).once():
             if self.process:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -28,6 +29,23 @@ class Limits:
     context: int | None = None
 
 
+@dataclass(slots=True)
+class _Talk:
+    """One response in the making: `own` and `log_prob` stand beside its tokens."""
+
+    asked: Encoded
+    tokens: list[int] = field(default_factory=list)
+    own: list[bool] = field(default_factory=list)
+    log_prob: list[float] = field(default_factory=list)
+    ended: bool = False
+
+    def add(self, tokens: list[int], log_prob: list[float] | None = None) -> None:
+        """Append the policy's words, with what it gave them, or (without that) the environment's."""
+        self.tokens += tokens
+        self.own += [log_prob is not None] * len(tokens)
+        self.log_prob += log_prob or [0.0] * len(tokens)
+
+
 def converse(
     engine: Engine,
     prompts: Sequence[Encoded],
@@ -43,60 +61,40 @@ def converse(
 
     A turn cut at its length limit ends the conversation as a truncation, and so does a reply after which the
     context has no room for a turn (it is left out). One that the last allowed turn left open does not: the
-    environment was not asked. Raises ValueError if the environment returns a wrong number
-    of answers.
+    environment was not asked. Raises ValueError if the environment returns a wrong number of answers.
     """
-    asked = [item for item in prompts for _ in range(num_samples)]
-    tokens: list[list[int]] = [[] for _ in asked]
-    own: list[list[bool]] = [[] for _ in asked]
-    scores: list[list[float]] = [[] for _ in asked]
-    ended = [False] * len(asked)
-    live = list(range(len(asked)))
+    room = math.inf if limits.context is None else limits.context - sampling.max_new_tokens
+    live = talks = [_Talk(item) for item in prompts for _ in range(num_samples)]
+    contexts, samples = [item.prompt for item in prompts], num_samples
     for turn in range(limits.turns):
-        if turn == 0:  # the group shares its prompt
-            contexts, samples = [item.prompt for item in prompts], num_samples
-        else:
-            contexts, samples = [asked[row].prompt + tokens[row] for row in live], 1
         drawn = engine.generate(contexts, sampling, generator=generator, num_samples=samples)
-        said = drawn.responses.response_lists()
-        for place, row in enumerate(live):
-            tokens[row] += said[place]
-            own[row] += [True] * len(said[place])
-            scores[row] += drawn.log_prob[place, : len(said[place])].tolist()
-            ended[row] = bool(drawn.ended[place])
-        spoke = {row: said[place] for place, row in enumerate(live) if ended[row]}
+        spoke = _speak(live, drawn)
         if turn + 1 == limits.turns or not spoke:
             break
-        live = []
-        for row, answer in zip(spoke, _ask(environment, tokenizer, asked, spoke), strict=True):
-            if answer is None:
-                continue
-            reply = tokenizer(answer, add_special_tokens=False)["input_ids"]
-            used = len(asked[row].prompt) + len(tokens[row]) + len(reply)
-            if limits.context is not None and used + sampling.max_new_tokens > limits.context:
-                ended[row] = False
-                continue
-            tokens[row] += reply
-            own[row] += [False] * len(reply)
-            scores[row] += [0.0] * len(reply)
-            live.append(row)
+        live = _reply(spoke, _ask(environment, tokenizer, spoke), tokenizer, room)
         if not live:
             break
-    index = [p for p in range(len(prompts)) for _ in range(num_samples)]
-    responses = make_responses([item.prompt for item in prompts], tokens, index, own)
-    log_prob = torch.zeros(responses.response_ids.shape)
-    log_prob[pad(tokens, 0)[1]] = torch.tensor([value for row in scores for value in row])
-    device = drawn.log_prob.device
-    return Generated(
-        responses=responses.to(device), log_prob=log_prob.to(device), ended=torch.tensor(ended, device=device)
-    )
+        # only the first turn is drawn from a context that the group shares
+        contexts, samples = [talk.asked.prompt + talk.tokens for talk in live], 1
+    return _generated(prompts, talks, num_samples, drawn.log_prob.device)
+
+
+def _speak(live: Sequence[_Talk], drawn: Generated) -> list[tuple[_Talk, list[int]]]:
+    """Add the turns drawn; returns the conversations whose turn came to its end, with that turn."""
+    said = drawn.responses.response_lists()
+    for talk, turn, log_prob, ended in zip(
+        live, said, drawn.log_prob.tolist(), drawn.ended.tolist(), strict=True
+    ):
+        talk.add(turn, log_prob[: len(turn)])
+        talk.ended = ended
+    return [(talk, turn) for talk, turn in zip(live, said, strict=True) if talk.ended]
 
 
 def _ask(
-    environment: Environment, tokenizer: Any, asked: Sequence[Encoded], spoke: dict[int, list[int]]
+    environment: Environment, tokenizer: Any, spoke: Sequence[tuple[_Talk, list[int]]]
 ) -> list[str | None]:
-    texts = tokenizer.batch_decode(list(spoke.values()), skip_special_tokens=True)
-    examples = [asked[row].example for row in spoke]
+    texts = tokenizer.batch_decode([turn for _, turn in spoke], skip_special_tokens=True)
+    examples = [talk.asked.example for talk, _ in spoke]
     names = sorted({name for example in examples for name in example.columns or {}})
     columns = {name: [(example.columns or {}).get(name) for example in examples] for name in names}
     answers = list(
@@ -105,3 +103,32 @@ def _ask(
     if len(answers) != len(texts):
         raise ValueError(f"the environment returned {len(answers)} answers to {len(texts)} turns")
     return answers
+
+
+def _reply(
+    spoke: Sequence[tuple[_Talk, list[int]]], answers: Sequence[str | None], tokenizer: Any, room: float
+) -> list[_Talk]:
+    """Add the answers; returns the conversations that go on, in at most `room` tokens."""
+    live = []
+    for (talk, _), answer in zip(spoke, answers, strict=True):
+        if answer is None:
+            continue
+        reply = tokenizer(answer, add_special_tokens=False)["input_ids"]
+        if len(talk.asked.prompt) + len(talk.tokens) + len(reply) > room:
+            talk.ended = False
+            continue
+        talk.add(reply)
+        live.append(talk)
+    return live
+
+
+def _generated(
+    prompts: Sequence[Encoded], talks: Sequence[_Talk], num_samples: int, device: torch.device
+) -> Generated:
+    index = [p for p in range(len(prompts)) for _ in range(num_samples)]
+    tokens, own = [talk.tokens for talk in talks], [talk.own for talk in talks]
+    responses = make_responses([item.prompt for item in prompts], tokens, index, own)
+    log_prob = torch.zeros(responses.response_ids.shape)
+    log_prob[pad(tokens, 0)[1]] = torch.tensor([value for talk in talks for value in talk.log_prob])
+    ended = torch.tensor([talk.ended for talk in talks], device=device)
+    return Generated(responses=responses.to(device), log_prob=log_prob.to(device), ended=ended)

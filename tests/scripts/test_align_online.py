@@ -80,7 +80,7 @@ def test_every_algorithm_runs_and_its_model_generates(algo: str, folder: Path, t
     assert {"reward", "length", "truncated", "best_of_group"} <= overall.keys()
     row = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
     assert {"train/reward_vowels", "train/reward_gsm8k", "train/distinct_2", "eval/reward"} <= row.keys()
-    file = tmp_path / "texts.jsonl"
+    file = tmp_path / "new" / "folder" / "texts.jsonl"
     generate(f"model.name={out / 'model'}", f"data.source={folder / 'prompts.jsonl'}", "data.max_length=64",
              "max_new_tokens=4", "num_samples=2", f"out={file}", "device=cpu")  # fmt: skip
     texts = [json.loads(line) for line in file.read_text().splitlines()]

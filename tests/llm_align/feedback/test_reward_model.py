@@ -174,11 +174,17 @@ def test_long_prompts_of_steps_are_cut_or_left_out():
     assert [len(item.prompt) for item in cut] == [2, 2]
     with pytest.warns(UserWarning, match="row 1 exceeds"):
         assert len(steps.encode(byte_tokenizer(), examples, **sizes, too_long="drop")) == 1
-    chat = steps.labelled(
-        [{"prompt": [{"role": "user", "content": "p"}], "completions": ["a"], "labels": [1]}]
+
+
+def test_steps_of_a_chat_follow_its_rendered_prompt():
+    rows = [{"prompt": [{"role": "user", "content": "p"}], "completions": ["a", "b"], "labels": [1, 0]}]
+    (item,) = steps.encode(byte_tokenizer(), steps.labelled(rows), max_length=50, template="plain")
+    assert (
+        byte_tokenizer().decode(item.prompt + item.responses[0]) == "\n\nHuman: p\n\nAssistant:a\nb\n<|eos|>"
     )
-    with pytest.raises(ValueError, match="row 0: the prompt is a chat"):
-        steps.encode(byte_tokenizer(), chat, max_length=50)
+    assert item.example.columns["ends"] == [1, 3]
+    with pytest.raises(ValueError, match="row 0: the tokenizer has no chat template"):
+        steps.encode(byte_tokenizer(), steps.labelled(rows), max_length=50)
 
 
 @pytest.mark.parametrize(

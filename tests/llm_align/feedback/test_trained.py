@@ -56,6 +56,24 @@ def test_an_answer_of_nothing_has_a_score(process):
     assert [empty] == pytest.approx(model(["a"], [""]), abs=1e-6)
 
 
+@pytest.mark.parametrize("process", [None, "min", "last"])
+def test_a_chat_is_scored_as_its_rendered_text(process):
+    model, said = reward_model(process), "one\ntwo"
+    prompt, rendered = [{"role": "user", "content": "Count."}], "\n\nHuman: Count.\n\nAssistant:"
+    answer = [{"role": "assistant", "content": said}]
+    space = "" if process else " "  # HH's turns begin with one, steps follow the prompt at once
+    assert model([prompt], [answer]) == pytest.approx(model([rendered], [space + said]), abs=1e-6)
+    other = [{"role": "assistant", "content": "one\nsix"}]
+    assert model([prompt], [answer]) != model([prompt], [other])
+
+
+def test_steps_are_the_assistants_own():
+    model = reward_model("mean")
+    prompt, answer = [{"role": "user", "content": "Count."}], {"role": "assistant", "content": "one\ntwo"}
+    with_tool = [answer, {"role": "tool", "content": "9"}, {"role": "assistant", "content": "three"}]
+    assert model([prompt], [with_tool]) == model([prompt], ["one\ntwo\nthree"])
+
+
 def test_a_folder_without_a_reward_model_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"no reward_model\.json"):
         RewardModel.load(tmp_path)
