@@ -44,11 +44,25 @@ def require_read(
     that only others read must have its default, or its value in `needs`; one in no list is everyone's.
     """
     chosen = getattr(config, kind)
-    default = {item.name: item.default for item in dataclasses.fields(config)} | dict(needs or {})
+    wanted = _defaults(config) | dict(needs or {})
     for name in sorted(set().union(*reads.values()) - set(reads[chosen])):
         readers = ", ".join(other for other in reads if name in reads[other])
-        accepted = f"{default[name]} with {group}.{kind}={chosen}; read by {readers}"
-        require(getattr(config, name) == default[name], f"{group}.{name}", getattr(config, name), accepted)
+        accepted = f"{wanted[name]} with {group}.{kind}={chosen}; read by {readers}"
+        require(getattr(config, name) == wanted[name], f"{group}.{name}", getattr(config, name), accepted)
+
+
+def require_default(config: Any, names: Iterable[str], reader: str, group: str = "algo") -> None:
+    """Raise a ValueError for one of the fields `names` that differs from its default without its `reader`.
+
+    For fields that nothing reads as `config` stands; `reader` says in words what would.
+    """
+    for name in names:
+        value, wanted = getattr(config, name), _defaults(config)[name]
+        require(value == wanted, f"{group}.{name}", value, f"{wanted} without {reader}")
+
+
+def _defaults(config: Any) -> dict[str, Any]:
+    return {item.name: item.default for item in dataclasses.fields(config)}
 
 
 def require_widths(field: str, value: Sequence[int]) -> None:

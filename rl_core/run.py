@@ -95,7 +95,7 @@ class Run:
         count = distributed.size()
         require(shared or count == 1, "WORLD_SIZE", count, "1: this trains in one process, without torchrun")
         self.cfg = cfg
-        self.dir = Path(cfg.dir or "-".join(filter(None, [default_dir, cfg.name])))
+        self.dir = directory(cfg, default_dir)
         self.device = pick_device(cfg.device)
         if cfg.cuda_graphs and self.device.type != "cuda":
             raise ValueError(f"run.cuda_graphs=True: needs a CUDA device, this run is on {self.device}")
@@ -294,6 +294,11 @@ class Run:
         empty = {"config.yaml", "tensorboard", "checkpoints"}
         found = {path.name for path in self.dir.iterdir()}
         return not found <= empty or any((self.dir / "checkpoints").glob("step_*"))
+
+
+def directory(cfg: Config, default: str) -> Path:
+    """Where a run's files stand: `dir` as it is, or the default with the run's name."""
+    return Path(cfg.dir or "-".join(filter(None, [default, cfg.name])))
 
 
 def pick_device(name: str) -> torch.device:

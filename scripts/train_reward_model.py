@@ -4,7 +4,6 @@ python scripts/train_reward_model.py data.source=pairs.jsonl model.backbone=enco
 """
 
 import json
-from pathlib import Path
 from typing import Any
 
 from llm_align.data import loader
@@ -12,7 +11,7 @@ from llm_align.feedback import reward_model, training
 from llm_align.feedback.training import Config
 from rl_core import config, distributed
 from rl_core.progress import console
-from rl_core.run import Run
+from rl_core.run import Run, directory
 
 
 def main(cfg: Config) -> None:
@@ -21,7 +20,7 @@ def main(cfg: Config) -> None:
     default_dir = f"runs/reward-{cfg.algo.objective}-seed{cfg.run.seed}"
     overall: dict[str, Any]
     if cfg.ensemble > 1:
-        folder = Path(cfg.run.dir or "-".join(filter(None, [default_dir, cfg.run.name])))
+        folder = directory(cfg.run, default_dir)
         overall = training.train_ensemble(cfg, examples, folder)
         if distributed.rank() == 0:
             (folder / "eval.json").write_text(json.dumps({"overall": overall}, indent=1) + "\n")

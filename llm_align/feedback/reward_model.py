@@ -68,10 +68,9 @@ EXAMPLES: dict[str, Callable[[Sequence[Row]], list[Example]]] = {
 }
 
 
-_COMPARED = ("centering", "lm", "l2", "frozen")
+COMPARED = ("pairwise", "listwise")
 READS: dict[str, tuple[str, ...]] = {  # of the settings that not every objective has a use for
-    "pairwise": _COMPARED,
-    "listwise": _COMPARED,
+    **dict.fromkeys(COMPARED, ("centering", "lm", "l2", "frozen")),
     "pointwise": ("l2", "frozen"),
     "outcome": ("l2", "frozen"),
     "process": ("aggregation",),
@@ -157,7 +156,7 @@ def _objective(
         score = scores(agent, batch, features)
     loss = OBJECTIVES[cfg.objective](score, batch).sum() / count
     stats = {"score": score.detach()[batch.mask].sum() / distributed.total(batch.mask.sum())}
-    if cfg.objective in ("pairwise", "listwise"):
+    if cfg.objective in COMPARED:
         last = score.gather(1, batch.mask.sum(1, keepdim=True) - 1)[:, 0]
         regulariser = regulariser + cfg.centering * centering_loss(score[:, 0], last).sum() / count
         stats["accuracy"] = (score[:, 0] > last).sum() / count

@@ -47,8 +47,10 @@ class Reward:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scores:
-    """`total [B]` is the weighted sum of what judged a row, NaN where nothing with a weight did; `parts[name]
-    [B]`; `logged` is what the functions said besides."""
+    """Of B completions: `parts[name] [B]` each function's rewards, NaN where it does not judge.
+
+    `total [B]` is their weighted sum, NaN where nothing with a weight judges; `logged` what was said besides.
+    """
 
     total: Tensor
     parts: dict[str, Tensor]
@@ -274,9 +276,7 @@ class Config:
     weights: tuple[float, ...] = ()  # empty: all 1
     on_error: str = "stop"
     caution: float = 0.0  # of ensembles: standard deviations over the members taken from their mean
-    calibrate: int = (
-        0  # prompts whose first answers give trained models mean 0 and deviation 1; 0: as they are
-    )
+    calibrate: int = 0  # prompts whose first answers give trained models mean 0, deviation 1; 0: as they are
 
     def __post_init__(self) -> None:
         """Check ranges, and that every function has a weight."""
@@ -289,10 +289,10 @@ class Config:
 def load(config: Config, device: torch.device | str = "cpu", *, watched: str = "") -> Rewards:
     """The rewards that a configuration names, and `watched` with weight 0; reward models on `device`."""
     weights = config.weights or (1.0,) * len(config.functions)
-    words = dict(zip(config.functions, weights, strict=True)) | ({watched: 0.0} if watched else {})
+    weighted = [*zip(config.functions, weights, strict=True), *([(watched, 0.0)] if watched else [])]
     rewards = [
         Reward(name=name_of(word), function=_function(word, device, config.caution), weight=weight)
-        for word, weight in words.items()
+        for word, weight in weighted
     ]
     cautious = not config.caution or any(isinstance(r.function, trained.Ensemble) for r in rewards)
     require(cautious, "rewards.caution", config.caution, "0 without an ensemble among rewards.functions")

@@ -20,6 +20,7 @@ from llm_align.data.batches import Responses, pad
 from llm_align.data.packing import pack
 from llm_align.models import loading
 from llm_align.models.adapters import unwrap
+from llm_align.models.causal_lm import Small
 from llm_align.models.log_probs import LogProbs, head_log_probs, hidden_states, spread
 from rl_core.config import choice, require, require_read
 from rl_core.normalizers import RunningMeanStd
@@ -43,6 +44,9 @@ class Config(loading.Config):
         require_read(self, "backbone", READS, group="model")
         if self.backbone == "encoder":
             require(bool(self.name), "model.name", self.name, "a text encoder; 'minilm' is packaged")
+            accepted = "left as it is: there is no encoder from scratch"
+            require(self.scratch == Small(), "model.scratch", self.scratch, accepted)
+        loading.Config.__post_init__(self)  # super() knows no class made again for its slots
 
 
 def build(cfg: Config, texts: Iterable[str], max_length: int) -> tuple[Scorer, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from llm_align.data import loader
 from llm_align.data.examples import Example
@@ -20,8 +21,6 @@ from llm_align.feedback.trained import RewardModel
 from rl_core import run as runs
 from rl_core.config import require
 from rl_core.run import Run
-
-COMPARED = ("pairwise", "listwise")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -39,7 +38,9 @@ class Config:
         require(self.ensemble >= 1, "ensemble", self.ensemble, "at least 1")
 
 
-def train(cfg: Config, examples: Sequence[Example], run: Run, folder: Path) -> tuple[dict[str, Any], Any]:
+def train(
+    cfg: Config, examples: Sequence[Example], run: Run, folder: Path
+) -> tuple[dict[str, Any], Tensor | None]:
     """Train one reward model and save it in `folder`.
 
     Returns its report and, of comparisons, its `reward_model.pair_scores` on what was held out (else None).
@@ -59,7 +60,7 @@ def train(cfg: Config, examples: Sequence[Example], run: Run, folder: Path) -> t
         rated = [item.example for item in held_out.encoded]
         overall["questions"] = len({str(example.prompt) for example in rated})
         overall["best_of_n"] = choosers(rated, reward_model.rate(agent, held_out))
-    if objective not in COMPARED:
+    if objective not in reward_model.COMPARED:
         return overall, None
     pairs = reward_model.pair_scores(agent, held_out)
     return overall | asdict(calibration(*pairs.unbind(1))), pairs
@@ -72,9 +73,12 @@ def train_ensemble(cfg: Config, examples: Sequence[Example], folder: Path) -> di
     their accuracies; else the members' own reports. An interrupted ensemble resumes with the member that was
     being trained.
     """
-    own = not (folder / "config.yaml").exists()
-    require(own, "run.dir", str(folder), "no run itself: the members of an ensemble are runs in it")
-    reports, pairs = [], []
+    free = not (folder / "config.yaml").exists()
+    require(
+        free, "run.dir", str(folder), "a folder that is no run: the members of an ensemble are runs in it"
+    )
+    reports: list[dict[str, Any]] = []
+    pairs: list[Tensor] = []
     for number in range(cfg.ensemble):
         place = folder / f"member{number}"
         begun = cfg.run.resume and place.exists()
@@ -84,8 +88,9 @@ def train_ensemble(cfg: Config, examples: Sequence[Example], folder: Path) -> di
             report, scores = train(member, examples, run, folder / "model" / str(number))
             run.write("eval.json", {"overall": report})
         reports.append(report)
-        pairs.append(scores)
-    if any(scores is None for scores in pairs):
+        if scores is not None:
+            pairs.append(scores)
+    if not pairs:
         return {"members": reports}
     stacked = torch.stack(pairs)
     return asdict(calibration(*stacked.mean(0).unbind(1))) | {

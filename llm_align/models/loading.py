@@ -14,7 +14,7 @@ from llm_align.data.tokenizer import load_tokenizer, train_tokenizer
 from llm_align.models.adapters import Lora, add_lora
 from llm_align.models.causal_lm import Small, load_causal_lm, small_causal_lm
 from rl_core import distributed
-from rl_core.config import require
+from rl_core.config import require, require_default
 
 
 @dataclass(kw_only=True, slots=True)
@@ -29,7 +29,16 @@ class Config:
     lora_alpha: float = 32.0
     lora_dropout: float = 0.0
     lora_targets: tuple[str, ...] = ()  # empty: every linear layer
-    scratch: Small = field(default_factory=Small)  # its vocab_size is the tokenizer's
+    scratch: Small = field(default_factory=Small)  # without a name; its vocab_size is the tokenizer's
+
+    def __post_init__(self) -> None:
+        """Check that what is set is read; `scratch` may stand beside a name that replaces a recipe's."""
+        self.lora_targets = tuple(self.lora_targets)  # Hydra reads a list
+        if not self.name:
+            require_default(self, ["pad_token", "dtype", "attention"], "model.name", group="model")
+        if not self.lora_rank:
+            names = ["lora_alpha", "lora_dropout", "lora_targets"]
+            require_default(self, names, "model.lora_rank above 0", group="model")
 
 
 def load(cfg: Config, texts: Iterable[str], max_length: int) -> tuple[Any, Any]:
@@ -46,9 +55,8 @@ def load(cfg: Config, texts: Iterable[str], max_length: int) -> tuple[Any, Any]:
         model = small_causal_lm(replace(cfg.scratch, vocab_size=len(tokenizer), **ids))
     check_context(model, max_length)
     if cfg.lora_rank:
-        targets = tuple(cfg.lora_targets)
-        lora = Lora(rank=cfg.lora_rank, alpha=cfg.lora_alpha, dropout=cfg.lora_dropout, targets=targets)
-        return add_lora(model, lora), tokenizer
+        options: dict[str, Any] = {"dropout": cfg.lora_dropout, "targets": cfg.lora_targets}
+        return add_lora(model, Lora(rank=cfg.lora_rank, alpha=cfg.lora_alpha, **options)), tokenizer
     return model, tokenizer
 
 

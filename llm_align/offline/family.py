@@ -9,7 +9,7 @@ rated answers), its function, and the axes that it reads; a setting that the los
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from llm_align.models import optim
 from rl_core import preferences as losses
-from rl_core.config import choice, require, require_read
+from rl_core.config import choice, require, require_default, require_read
 
 
 @dataclass(kw_only=True, slots=True)
@@ -31,8 +31,8 @@ class Config:
     reference: bool = True  # scores are log ratios; false: log-probabilities of the policy alone
     beta: float = 0.1
     alpha: float = 0.5  # of score=alpha; without a reference 1 minus AlphaPO's
-    label_smoothing: float = 0.0  # share of flipped labels: smoothed, robust, exo, aot, aot_unpaired
-    offset: float = 0.0  # gap demanded of every pair by `sigmoid` (SimPO's gamma)
+    label_smoothing: float = 0.0  # share of flipped labels
+    offset: float = 0.0  # gap demanded of every pair (SimPO's gamma)
     margin_coef: float = 0.0  # times the column `margin`, added to the offset (ODPO)
     on_policy: bool = False  # losses times the likelihood per token of the answers (WPO)
     surplus: float = 1.0  # weight of an answer's tokens beyond the length of its shortest rival (LD-DPO)
@@ -49,7 +49,12 @@ class Config:
         """Check ranges, and that every setting is read: by the loss, or by another axis."""
         choice("algo.score", self.score, SCORES)
         choice("algo.loss", self.loss, LOSSES)
-        self._check_read()
+        reads = {name: loss.reads for name, loss in LOSSES.items()}
+        require_read(self, "loss", reads, LOSSES[self.loss].needs)
+        if self.score != "alpha":
+            require_default(self, ["alpha"], "algo.score=alpha")
+        if not self.sync:
+            require_default(self, ["sync_every"], "algo.sync above 0")
         for name in ("surplus", "sync"):
             require(0 <= getattr(self, name) <= 1, f"algo.{name}", getattr(self, name), "in [0, 1]")
         moves = not self.sync or (self.reference and self.surplus == 1)
@@ -66,18 +71,6 @@ class Config:
         divergence = self.reference or self.score in ("reverse_kl", "alpha")
         only = "reverse_kl, or alpha (AlphaPO), without a reference: there is no divergence"
         require(divergence, "algo.score", self.score, only)
-
-    def _check_read(self) -> None:
-        """Refuse values of fields that neither the loss nor another axis reads."""
-        reads = {name: loss.reads for name, loss in LOSSES.items()}
-        require_read(self, "loss", reads, LOSSES[self.loss].needs)
-        default = {item.name: item.default for item in fields(self)}
-        for name, read, where in (
-            ("alpha", self.score == "alpha", "algo.score=alpha"),
-            ("sync_every", self.sync > 0, "algo.sync above 0"),
-        ):
-            value = getattr(self, name)
-            require(read or value == default[name], f"algo.{name}", value, f"{default[name]} without {where}")
 
 
 SCORES: dict[str, Callable[[Tensor, Config], Tensor]] = {

@@ -49,7 +49,7 @@ from rl_core.advantages import (
     leave_one_out,
     sum_of_zscores,
 )
-from rl_core.config import choice, require
+from rl_core.config import choice, require, require_default, require_read
 from rl_core.reductions import constant_mean, masked_sum, sequence_mean, token_mean
 from rl_core.run import Run
 from rl_core.schedules import set_lr, warmup
@@ -68,6 +68,8 @@ RATIOS: dict[str, Callable[..., Tensor]] = {
     "geometric_token": losses.geometric_token_ratio,
     "clipped_geometric": losses.clipped_geometric_ratio,
 }
+# what each reads that not all do: vespo makes the whole response's ratio itself
+SURROGATES = dict.fromkeys(("clip", "none", "cispo", "sapo"), ("ratio", "dual_clip")) | {"vespo": ()}
 
 
 @dataclass(kw_only=True, slots=True)
@@ -101,7 +103,7 @@ class Config:
         choice("algo.objectives", self.objectives, ["sum", "zscore"])
         choice("algo.advantage", self.advantage, ADVANTAGES)
         choice("algo.ratio", self.ratio, RATIOS)
-        choice("algo.surrogate", self.surrogate, ["clip", "none", "cispo", "sapo", "vespo"])
+        choice("algo.surrogate", self.surrogate, SURROGATES)
         choice("algo.reduction", self.reduction, ["sequence", "token", "constant", "sum"])
         choice("algo.keep_by", self.keep_by, ["length", "efficiency"])
         for name in ("lr", "max_grad_norm"):
@@ -114,8 +116,9 @@ class Config:
         require(self.dual_clip > 1, "algo.dual_clip", self.dual_clip, "> 1")
         twice = self.ratio == "clipped_geometric" and self.surrogate != "none"
         require(not twice, "algo.surrogate", self.surrogate, "none: clipped_geometric has clipped already")
-        own = self.surrogate != "vespo" or self.ratio == "token"
-        require(own, "algo.ratio", self.ratio, "token: vespo makes the whole response's ratio itself")
+        require_read(self, "surrogate", SURROGATES)
+        if not self.keep:
+            require_default(self, ["keep_by"], "algo.keep above 0")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

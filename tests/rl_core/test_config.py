@@ -208,3 +208,9 @@ def test_fields_that_a_choice_ignores_are_refused():
     config.require_read(Data(n_step=2), "id", reads, {"n_step": 2}, group="data")
     with pytest.raises(ValueError, match=r"^data\.n_step=3: must be 1 with data\.id=none; read by some$"):
         config.require_read(Data(n_step=3), "id", reads, group="data")
+
+
+def test_fields_that_nothing_reads_are_refused():
+    config.require_default(Data(id="some"), ["n_step"], "data.id=some", group="data")
+    with pytest.raises(ValueError, match=r"^data\.n_step=3: must be 1 without data\.id=some$"):
+        config.require_default(Data(n_step=3), ["n_step"], "data.id=some", group="data")

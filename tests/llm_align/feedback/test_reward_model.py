@@ -18,6 +18,7 @@ from llm_align.models import optim
 from llm_align.models.causal_lm import Small, small_causal_lm
 from tests.llm_align.offline import small
 
+ENCODER = {"backbone": "encoder", "name": "minilm"}
 QUICK = rm.Config(optim=optim.Config(lr=3e-3))
 
 
@@ -202,6 +203,15 @@ def test_steps_of_a_chat_follow_its_rendered_prompt():
             lambda: Config(layers=2),
             r"model\.layers=2: must be 0 with model\.backbone=causal; read by encoder",
         ),
+        (
+            lambda: Config(**ENCODER, scratch=Small(num_layers=2)),
+            r"model\.scratch=Small\(.*no encoder from scratch",
+        ),
+        (
+            lambda: Config(**ENCODER, lora_rank=2),
+            r"model\.lora_rank=2: must be 0 with model\.backbone=encoder",
+        ),
+        (lambda: Config(**ENCODER, lora_alpha=2.0), r"model\.lora_alpha=2\.0"),
         (lambda: rm.Agent(encoder(), rm.Config(objective="process")), "need a causal backbone"),
     ],
 )

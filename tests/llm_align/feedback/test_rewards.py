@@ -236,3 +236,5 @@ def test_wrong_options_are_refused():
         judge(length, on_error="skipp")
     with pytest.raises(ValueError, match="different names"):
         judge(length, length)
+    with pytest.raises(ValueError, match="different names"):  # what is optimised is no held-out scorer
+        rewards.load(rewards.Config(functions=("gsm8k",)), watched="gsm8k")

@@ -3,6 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from llm_align.feedback import scorer
+from llm_align.models import loading
 from llm_align.models.adapters import Lora, reference
 from llm_align.models.causal_lm import Small, load_causal_lm, small_causal_lm
 
@@ -29,6 +31,33 @@ def test_wrong_paths_and_words_are_named(tmp_path):
 def test_sizes_that_do_not_fit_are_refused(bad):
     with pytest.raises(ValueError, match="must be a"):
         Small(**bad)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lora_alpha": 64.0}, r"model\.lora_alpha=64\.0: must be 32\.0 without model\.lora_rank above 0"),
+        ({"lora_targets": ["q_proj"]}, r"model\.lora_targets=\('q_proj',\): must be \(\) without"),
+        ({"name": "", "dtype": "bfloat16"}, r"model\.dtype='bfloat16': must be float32 without model\.name"),
+    ],
+)
+def test_settings_of_another_kind_of_model_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        loading.Config(**{"name": "some/model"} | options)
+    with pytest.raises(ValueError, match=message):  # a reward model's trunk is asked the same
+        scorer.Config(**{"name": "some/model"} | options)
+
+
+def test_settings_that_are_read_are_kept():
+    given = {
+        "name": "some/model",
+        "lora_rank": 4,
+        "lora_alpha": 64.0,
+        "lora_dropout": 0.1,
+        "lora_targets": ["q_proj"],
+    }
+    assert loading.Config(**given).lora_targets == ("q_proj",)
+    assert loading.Config(name="some/model", scratch=Small(num_layers=2)).name  # a recipe's, replaced
 
 
 def test_a_model_without_adapters_has_no_reference(llama):

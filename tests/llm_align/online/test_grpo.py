@@ -241,6 +241,12 @@ def test_the_adaptive_controller_holds_the_kl_at_its_target(train, language, tmp
         ({"ratio": "clipped_geometric"}, "algo.surrogate='clip'"),
         ({"lr": 0.0}, "algo.lr=0.0"),
         ({"dual_clip": 0.5}, "algo.dual_clip=0.5"),
+        (
+            {"surrogate": "vespo", "ratio": "geometric"},
+            "must be token with algo.surrogate=vespo; read by clip",
+        ),
+        ({"surrogate": "vespo", "dual_clip": 3.0}, "must be inf with algo.surrogate=vespo; read by clip"),
+        ({"keep_by": "efficiency"}, "must be length without algo.keep above 0"),
     ],
 )
 def test_wrong_settings_are_refused(options, message):
