@@ -13,6 +13,7 @@ import torch
 from llm_align.eval.accuracy import verifiable
 from llm_align.online.rollout import Samples, Task, join
 from rl_core import distributed
+from rl_core.config import require
 from rl_core.run import Run
 
 
@@ -39,9 +40,12 @@ def calibrate(task: Task, policy: Any, run: Run, count: int) -> None:
     """Standardise trained rewards on the policy's answers to the first `count` prompts; 0 leaves them.
 
     Writes mean and deviation of each to `calibration.json`. Drawn from the run's seed before anything is
-    trained, so that a resumed run finds the same.
+    trained, so that a resumed run finds the same. Raises ValueError where there are fewer prompts.
     """
     if count:
+        require(
+            count <= len(task.prompts), "rewards.calibrate", count, f"at most the {len(task.prompts)} prompts"
+        )
         first = replace(task, prompts=task.prompts[:count])
         samples = draw(first, policy.to(run.device), run.cfg.seed, run.device)
         scales = task.rewards.calibrate(samples.parts)

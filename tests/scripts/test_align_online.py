@@ -152,6 +152,7 @@ def test_every_preset_composes(algo: str, preset: str):
         (["algo.clip_hihg=1"], "did you mean 'algo.clip_high'"),
         (["data.demonstrations=x.jsonl"], "only PPO"),
         (["environment=nowhere.py:f", "rollout.max_turns=2"], "environment='nowhere.py:f': must be file.py:"),
+        (["rewards.calibrate=99"], "rewards.calibrate=99: must be at most the "),
         (["rollout.max_turns=2"], "above 1 with an environment"),
         (["algo=grop"], "did you mean 'grpo'"),
     ],

@@ -161,6 +161,12 @@ def test_one_model_is_compared_with_another(pairs: Path, tuned: Path, tmp_path: 
     assert (judged["win_rate"], judged["win_first"], judged["win_inconsistent"]) == (0.5, 1.0, 1.0)
 
 
+def test_a_comparison_has_one_scale(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        evaluate("model.name=any", "data.source=any.jsonl", "rewards.calibrate=4", f"out={tmp_path}")
+    assert "rewards.calibrate=4: must be 0: what is compared" in capsys.readouterr().err
+
+
 def test_the_frontier_of_finished_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     (tmp_path / "run").mkdir()
     rows = [

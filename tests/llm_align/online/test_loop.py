@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
 
 from llm_align.eval.held_out import held_out
+from llm_align.feedback.rewards import Reward, Rewards
 from llm_align.monitors.monitor import Config, Monitor
 from llm_align.online import grpo, reinforce
 
@@ -65,3 +67,24 @@ def test_the_table_has_as_many_rows_as_asked_for(train, tmp_path):
     assert [row["step"] for row in rows(tmp_path / "few", "completions")] == [1] * 3 + [2] * 3
     train(reinforce, reinforce.Config(), 1, name="none", monitor=Monitor(Config(completions=0)))
     assert not (tmp_path / "none" / "completions.jsonl").exists()
+
+
+def test_a_reward_that_raises_stops_the_run_or_leaves_its_rows_out(train, language, tmp_path):
+    def only_with_b(completion_ids):
+        return [ids.count(2) / ids.count(3) for ids in completion_ids]
+
+    def run(on_error):
+        rewards = Rewards([Reward(name="ratio", function=only_with_b)], on_error=on_error)
+        return train(grpo, CFG, 2, name=on_error, task=dataclasses.replace(language.task(), rewards=rewards))
+
+    with pytest.raises(
+        ValueError, match=r"'ratio' raised ZeroDivisionError.* on row \d+ .*rewards.on_error=skip"
+    ):
+        run("stop")
+    with pytest.warns(RuntimeWarning, match=r"'ratio' raised ZeroDivisionError.* on row \d+"):
+        run("skip")
+    table = rows(tmp_path / "skip", "completions")
+    judged = [row["reward"] is not None for row in table]
+    assert judged == ["b" in row["completion"].split() for row in table]
+    assert len(set(judged)) == 2
+    assert [row["step"] for row in rows(tmp_path / "skip", "metrics")] == [1, 2]
