@@ -55,9 +55,9 @@ def encode(
     texts = [
         _texts(tokenizer, number, example, template, allow_empty) for number, example in enumerate(examples)
     ]
-    prompt_ids = _tokenize(tokenizer, [text.prompt for text in texts])
+    prompt_ids = ids_of(tokenizer, [text.prompt for text in texts])
     flat = [piece for text in texts for pieces in text.responses for piece, _ in pieces]
-    ids = iter(_tokenize(tokenizer, flat))
+    ids = iter(ids_of(tokenizer, flat))
     encoded, long = [], []
     for number, (text, prompt, example) in enumerate(zip(texts, prompt_ids, examples, strict=True)):
         prompt = _with_start(tokenizer, prompt, text.rendered)
@@ -173,7 +173,8 @@ def _text(response: Any, allow_empty: bool) -> str:
     return response
 
 
-def _tokenize(tokenizer: Any, texts: list[str]) -> list[list[int]]:
+def ids_of(tokenizer: Any, texts: list[str]) -> list[list[int]]:
+    """Token ids of each text without special tokens, from one call of the tokenizer."""
     return tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
 
 

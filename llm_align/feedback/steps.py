@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from itertools import accumulate, chain
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from llm_align.data.chat import render
 from llm_align.data.examples import Example, truth
 from llm_align.data.loader import Batch, Config
 from llm_align.data.readers import Row, require_columns
-from llm_align.data.tokens import Encoded, check_tokenizer
+from llm_align.data.tokens import Encoded, check_tokenizer, ids_of
 from llm_align.feedback.scorer import Scorer
 from rl_core import distributed
 
@@ -67,16 +68,13 @@ def encode(
     `max_length`.
     """
     check_tokenizer(tokenizer)
-    encoded = []
-    for number, example in enumerate(examples):
-        opening = _opening(tokenizer, number, example, template)
-        prompt = tokenizer(opening, add_special_tokens=False)["input_ids"]
-        response: list[int] = []
-        ends = []
-        for text in example.responses:
-            response += tokenizer(f"{text}{separator}", add_special_tokens=False)["input_ids"]
-            ends.append(len(response) - 1)
-        response.append(tokenizer.eos_token_id)
+    openings = [_opening(tokenizer, number, example, template) for number, example in enumerate(examples)]
+    flat = ids_of(tokenizer, [f"{text}{separator}" for example in examples for text in example.responses])
+    ids, encoded = iter(flat), []
+    for number, (example, prompt) in enumerate(zip(examples, ids_of(tokenizer, openings), strict=True)):
+        steps = [next(ids) for _ in example.responses]
+        ends = [total - 1 for total in accumulate(map(len, steps))]
+        response = [*chain.from_iterable(steps), tokenizer.eos_token_id]
         room = max_length - len(response)
         if too_long == "keep_end" and room > 0:
             prompt = prompt[-room:]
