@@ -3,6 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from transformers import MistralConfig, MistralForCausalLM
 
 from llm_align.data.batches import Responses, make_responses
@@ -74,6 +76,32 @@ def test_chunks_pass_gradcheck(chunk_elements, with_bias):
     theirs = torch.autograd.grad(expected[0].square().sum() + expected[1].exp().sum(), inputs)
     for a, b in zip((*out, *ours), (*expected, *theirs), strict=True):
         torch.testing.assert_close(a, b, atol=2e-5, rtol=1e-4)
+
+
+class Largest(TorchDispatchMode):
+    """Remembers the most elements that any tensor computed under it had."""
+
+    def __init__(self):
+        super().__init__()
+        self.numel = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, torch.Tensor):
+                self.numel = max(self.numel, tensor.numel())
+        return result
+
+
+@pytest.mark.parametrize(("chunk_elements", "largest"), [(600, 300 * 4), (10**6, 64 * 300)])
+def test_no_more_logits_exist_at_a_time_than_asked_for(chunk_elements, largest):
+    """64 positions, 300 words, width 4: in chunks, nothing is larger than the weights' gradient."""
+    hidden, weight = torch.randn(64, 4, requires_grad=True), torch.randn(300, 4, requires_grad=True)
+    with Largest() as seen:
+        options = {"entropy": True, "chunk_elements": chunk_elements}
+        log_prob, entropy = linear_log_probs(hidden, weight, torch.arange(64), **options)
+        (log_prob + entropy).sum().backward()
+    assert seen.numel == largest
 
 
 def test_one_half_of_the_forward_works_where_only_the_hidden_states_need_a_gradient():
