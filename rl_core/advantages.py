@@ -99,7 +99,9 @@ def group_center(rewards: Tensor) -> Tensor:
 
     In all four group functions a NaN reward means "not judged": it gets advantage 0 and leaves the baseline.
     """
-    return torch.where(rewards.isnan(), 0.0, rewards - rewards.nanmean(-1, keepdim=True))
+    # counted from the best: a mean of equal rewards such as 0.1 may be off by a rounding, one of zeros is not
+    below = rewards - rewards.nan_to_num(-torch.inf).amax(-1, keepdim=True)
+    return torch.where(rewards.isnan(), 0.0, below - below.nanmean(-1, keepdim=True))
 
 
 def group_zscore(rewards: Tensor, *, eps: float = GROUP_EPS) -> Tensor:

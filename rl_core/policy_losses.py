@@ -147,10 +147,19 @@ def clipped_value_loss(value: Tensor, old_value: Tensor, returns: Tensor, *, cli
 
 @torch.no_grad()
 def ratio_stats(
-    log_prob: Tensor, old_log_prob: Tensor, mask: Tensor | None = None, *, clip_low: float, clip_high: float
+    log_prob: Tensor,
+    old_log_prob: Tensor,
+    mask: Tensor | None = None,
+    *,
+    clip_low: float,
+    clip_high: float,
+    ratio: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """How far the policy moved, as scalars: `approx_kl` (k3, nats per step), `clip_fraction`, `ratio_max`."""
-    ratio = token_ratio(log_prob, old_log_prob, mask)
+    """How far the policy moved, as scalars: `approx_kl` (k3, nats per step), `clip_fraction`, `ratio_max`.
+
+    `ratio` is what the bounds are on, where that is not the ratio of each step.
+    """
+    ratio = token_ratio(log_prob, old_log_prob, mask) if ratio is None else ratio
     outside = (ratio < 1.0 - clip_low) | (ratio > 1.0 + clip_high)
     return {
         "approx_kl": masked_mean(k3(old_log_prob, log_prob), mask),

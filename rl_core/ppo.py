@@ -144,14 +144,15 @@ def ppo_loss(
     """
     now = evaluate(rows)
     ratio = token_ratio(now.log_prob, rows.log_prob, rows.mask)
-    clips = {"clip_low": config.clip_low, "clip_high": config.clip_high}
-    policy = token_mean(clipped_surrogate(ratio, rows.advantage, **clips), rows.mask)
+    low, high = config.clip_low, config.clip_high
+    surrogate = clipped_surrogate(ratio, rows.advantage, clip_low=low, clip_high=high)
+    policy = token_mean(surrogate, rows.mask)
     value = token_mean(
         clipped_value_loss(now.value, rows.value, rows.returns, clip_range=config.value_clip), rows.mask
     )
     entropy = token_mean(now.entropy, rows.mask)
     loss = policy + config.value_coef * value - config.entropy_coef * entropy
-    stats = ratio_stats(now.log_prob, rows.log_prob, rows.mask, **clips)
+    stats = ratio_stats(now.log_prob, rows.log_prob, rows.mask, clip_low=low, clip_high=high)
     if now.penalty is not None:
         loss = loss + now.penalty
         stats["penalty"] = now.penalty.detach()

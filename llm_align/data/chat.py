@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from jinja2 import TemplateError
+
 from llm_align.data.hh import ASSISTANT, HUMAN, Message
 from rl_core.config import choice
 
@@ -18,11 +20,10 @@ def check_messages(messages: Sequence[Message]) -> None:
     if not messages:
         raise ValueError("the list of messages is empty")
     for number, message in enumerate(messages):
-        if not {"role", "content"} <= set(message) or not isinstance(message["content"], str):
-            raise ValueError(
-                f"message {number}: found {sorted(message)}; expected a role and a text as content"
-            )
-        choice(f"message {number}: role", message["role"], ROLES)
+        if not isinstance(message, dict) or not isinstance(message.get("content"), str):
+            found = sorted(message) if isinstance(message, dict) else repr(message)
+            raise ValueError(f"message {number}: found {found}; expected a role and a text as content")
+        choice(f"message {number}: role", message.get("role", ""), ROLES)
 
 
 def render(tokenizer: Any, messages: Sequence[Message], *, template: str = "own", open_turn: bool) -> str:
@@ -30,7 +31,7 @@ def render(tokenizer: Any, messages: Sequence[Message], *, template: str = "own"
 
     `template` "own" is the tokenizer's chat template; "plain" is HH's form, `\\n\\nHuman: ...\\n\\nAssistant:
     ...` with a system message before it, for models that have no template. Raises ValueError where "own" is
-    asked for and the tokenizer has none.
+    asked for and the tokenizer has none, or its template refuses the messages.
     """
     choice("template", template, ["own", "plain"])
     check_messages(messages)
@@ -41,7 +42,11 @@ def render(tokenizer: Any, messages: Sequence[Message], *, template: str = "own"
         raise ValueError(
             "the tokenizer has no chat template: set tokenizer.chat_template, or template='plain'"
         )
-    return str(tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=open_turn))
+    try:
+        text = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=open_turn)
+    except TemplateError as error:  # templates refuse what their model has not seen
+        raise ValueError(f"the tokenizer's chat template refuses the conversation: {error}") from error
+    return str(text)
 
 
 def segments(tokenizer: Any, messages: Sequence[Message], template: str = "own") -> list[tuple[str, bool]]:

@@ -44,6 +44,8 @@ def on_prompts(cfg: Config, out: Path) -> dict[str, float]:
     """Answer the prompts of `cfg.data`; returns numbers and, of a comparison, writes out/answers.jsonl."""
     device, calibrate = pick_device(cfg.device), cfg.rewards.calibrate
     require(calibrate == 0, "rewards.calibrate", calibrate, "0: what is compared is scored on one scale")
+    size = cfg.rollout.group_size
+    require(all(1 <= k <= size for k in cfg.ks), "ks", cfg.ks, f"from 1 to rollout.group_size={size}")
     rewards = reward_functions.load(cfg.rewards, device)
     judge: Any = reward_functions.from_file(cfg.judge, "judge") if cfg.judge else None
     policy, tokenizer = prompts.load_model(cfg.model, cfg.data.max_length + cfg.rollout.limit)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llm_align.eval.accuracy import wilson
+from llm_align.feedback.rewards import several
 
 # `judge(prompts, first, second)` returns per row how likely the first is the better one, in [0, 1] (1, 0 and
 # 0.5 for a verdict), or None where it cannot tell.
@@ -74,10 +75,17 @@ def _count(shown: Sequence[tuple[float, float]], pairs: int) -> WinRate:
 def _ask(
     judge: Judge, prompts: Sequence[Any], first: Sequence[str], second: Sequence[str]
 ) -> list[float | None]:
-    answers = list(judge(prompts, first, second))
-    if len(answers) != len(prompts):
-        raise ValueError(f"the judge returned {len(answers)} answers for {len(prompts)} pairs")
-    for row, answer in enumerate(answers):
-        if answer is not None and (math.isnan(answer) or not 0 <= answer <= 1):
-            raise ValueError(f"the judge returned {answer} for row {row}: must be in [0, 1], or None")
-    return answers
+    said = judge(prompts, first, second)
+    answers = several(said)
+    if answers is None or len(answers) != len(prompts):
+        found = type(said).__name__ if answers is None else f"{len(answers)} answers"
+        raise ValueError(f"the judge returned {found} for {len(prompts)} pairs: must be a list")
+    return [_verdict(row, answer) for row, answer in enumerate(answers)]
+
+
+def _verdict(row: int, answer: Any) -> float | None:
+    if answer is None:
+        return None
+    if isinstance(answer, str) or not 0 <= answer <= 1:  # NaN is not either
+        raise ValueError(f"the judge returned {answer!r} for row {row}: must be in [0, 1], or None")
+    return float(answer)

@@ -46,7 +46,7 @@ def calibration(
         loss=-torch.nn.functional.logsigmoid(gap).mean().item(),
         error=_expected_error(confidence, right),
         longer_wins=torch.where(difference == 0, 0.5, (difference > 0).double()).mean().item(),
-        length_correlation=_correlation(both.double(), lengths.double()),
+        length_correlation=correlation(both, lengths),
         by_length=_by_length(difference, right, confidence),
     )
 
@@ -76,7 +76,8 @@ def _by_length(difference: Tensor, right: Tensor, confidence: Tensor) -> dict[st
     }
 
 
-def _correlation(a: Tensor, b: Tensor) -> float:
-    """Pearson's, 0 where either does not vary."""
-    a, b = a - a.mean(), b - b.mean()
-    return ((a * b).sum() / (a.norm() * b.norm()).clamp_min(1e-12)).item()
+def correlation(x: Tensor, y: Tensor) -> float:
+    """Pearson's correlation of `x [n]` and `y [n]`; 0 where one of them is constant."""
+    x, y = (v.double() - v.double().mean() for v in (x, y))
+    scale = float(x.norm() * y.norm())
+    return float(torch.dot(x, y)) / scale if scale > 1e-12 else 0.0

@@ -15,8 +15,9 @@ import asyncio
 import importlib.util
 import inspect
 import math
+import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -135,11 +136,13 @@ class Rewards:
     ) -> tuple[Tensor, Logged]:
         count, logged = len(rows["completions"]), Logged()
         try:
-            values = list(self._call(reward.function, rows, responses, logged))
+            answer = self._call(reward.function, rows, responses, logged)
+            values = several(answer)
         except Exception as error:  # a user's function may raise anything
             return self._row_by_row(reward, rows, responses, error)
-        if len(values) != count:
-            self._fault(f"reward {reward.name!r} returned {len(values)} rewards for {count} completions")
+        if values is None or len(values) != count:
+            found = type(answer).__name__ if values is None else f"{len(values)} rewards"
+            self._fault(f"reward {reward.name!r} returned {found} for {count} completions: must be a list")
             return torch.full((count,), math.nan), logged
         numbers = [self._number(reward, row, value) for row, value in enumerate(values)]
         return torch.tensor(numbers), logged
@@ -182,10 +185,7 @@ class Rewards:
             "log_metric": logged.log_metric,
             "log_extra": logged.log_extra,
         }
-        parameters = inspect.signature(function).parameters.values()
-        if not any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
-            keywords = {p.name: keywords[p.name] for p in parameters if p.name in keywords}
-        values: Any = function(**keywords)
+        values: Any = function(**named(function, keywords))
         return asyncio.run(values) if inspect.iscoroutine(values) else values
 
     def _take(self, reward: Reward, said: Logged, logged: Logged, count: int) -> None:
@@ -205,8 +205,8 @@ class Rewards:
         if value is None:
             return math.nan
         try:
-            number = float(value)
-        except (TypeError, ValueError):
+            number = math.nan if isinstance(value, str) else float(value)
+        except (TypeError, ValueError, RuntimeError, OverflowError):  # also of tensors and arrays
             number = math.nan
         if math.isfinite(number):
             return number
@@ -220,6 +220,20 @@ class Rewards:
             hint = "rewards.on_error=skip leaves such rows unjudged and goes on"
             raise ValueError(f"{message} ({hint})") from cause
         warnings.warn(message, RuntimeWarning, stacklevel=4)
+
+
+def named(function: Callable[..., Any], keywords: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the keywords that a user's function names; all of them if it takes `**columns`."""
+    parameters = inspect.signature(function).parameters.values()
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
+        return dict(keywords)
+    return {p.name: keywords[p.name] for p in parameters if p.name in keywords}
+
+
+def several(answer: Any) -> list[Any] | None:
+    """What a user's function returned as a list; None for what has no order or is a single value."""
+    unordered = isinstance(answer, str | bytes | Mapping | Set) or getattr(answer, "ndim", 1) == 0
+    return None if unordered or not hasattr(answer, "__iter__") else list(answer)
 
 
 def _check_columns(reward: Reward, rows: Mapping[str, Any]) -> None:
@@ -318,10 +332,11 @@ def from_file(word: str, field: str) -> Callable[..., Any]:
     """The function that `file.py:name` names; ValueErrors name `field`."""
     file, _, attribute = word.rpartition(":")
     require(Path(file).is_file(), field, word, "file.py:function with an existing file")
-    spec = importlib.util.spec_from_file_location(Path(file).stem, file)
+    spec = importlib.util.spec_from_file_location(str(Path(file).resolve()), file)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look for their own module there
     spec.loader.exec_module(module)
     found = getattr(module, attribute, None)
     if not callable(found):

@@ -142,10 +142,11 @@ def load_encoder(name: str, layers: int = 0) -> tuple[Any, Any]:
         trunk, tokenizer = AutoModel.from_pretrained(path), AutoTokenizer.from_pretrained(path)
     except (OSError, ValueError) as error:
         raise ValueError(f"model.name={name!r}: {str(error).splitlines()[0]}") from error
-    depth = len(trunk.encoder.layer)
-    require(0 <= layers <= depth, "model.layers", layers, f"0 (all) to {depth}")
+    stack = getattr(getattr(trunk, "encoder", None), "layer", ())
+    accepted = f"0 (all) to {len(stack)}" if stack else f"0: {trunk.config.model_type} is read whole"
+    require(0 <= layers <= len(stack), "model.layers", layers, accepted)
     if layers:
-        trunk.encoder.layer = trunk.encoder.layer[:layers]
+        trunk.encoder.layer = stack[:layers]
         trunk.config.num_hidden_layers = layers
     tokenizer.bos_token, tokenizer.eos_token = tokenizer.cls_token, tokenizer.sep_token
     tokenizer.model_max_length = 10**9  # lengths are checked where texts are encoded

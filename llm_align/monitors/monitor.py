@@ -11,9 +11,9 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from llm_align.feedback.calibration import correlation
 from llm_align.feedback.rewards import name_of
 from llm_align.monitors.diversity import distinct, self_bleu
 from llm_align.online.rollout import Samples
@@ -36,7 +36,7 @@ class Config:
     min_distinct_2: float = -math.inf
     max_self_bleu: float = math.inf
     max_reward_length_correlation: float = math.inf
-    max_proxy_gold_gap: float = math.inf  # standard deviations of the first rollout's scores
+    max_proxy_gold_gap: float = math.inf  # standard deviations of the first rollout where both vary
     self_bleu_groups: int = 4  # groups of a rollout that self-BLEU looks at
     completions: int = 8  # of a logged step's responses, how many are written to completions.jsonl
 
@@ -45,6 +45,10 @@ class Config:
         require(self.window >= 1, "monitor.window", self.window, "at least 1")
         for name in ("self_bleu_groups", "completions"):
             require(getattr(self, name) >= 0, f"monitor.{name}", getattr(self, name), ">= 0")
+        watched = bool(self.gold) or math.isinf(self.max_proxy_gold_gap)
+        require(watched, "monitor.max_proxy_gold_gap", self.max_proxy_gold_gap, ".inf without monitor.gold")
+        compared = self.self_bleu_groups > 0 or math.isinf(self.max_self_bleu)
+        require(compared, "monitor.max_self_bleu", self.max_self_bleu, ".inf with self_bleu_groups=0")
 
     def thresholds(self) -> dict[str, tuple[float, float]]:
         """Lowest and highest acceptable mean of each watched metric."""
@@ -67,7 +71,15 @@ class Monitor:
     def __init__(self, config: Config | None = None) -> None:
         self.config = config or Config()
         self._recent: dict[str, deque[float]] = {}
-        self._start: dict[str, float] = {}  # mean and deviation of proxy and gold at the first rollout
+        self._start: dict[str, float] = {}  # mean and deviation of proxy and gold where both first vary
+
+    def check(self, *, group_size: int, has_reference: bool) -> None:
+        """Raise ValueError for a threshold on what a run with such rollouts does not measure."""
+        cfg = self.config
+        known = has_reference or math.isinf(cfg.max_kl)
+        require(known, "monitor.max_kl", cfg.max_kl, ".inf without a reference, which algo.kl.coef > 0 keeps")
+        compared = group_size > 1 or math.isinf(cfg.max_self_bleu)
+        require(compared, "monitor.max_self_bleu", cfg.max_self_bleu, ".inf with rollout.group_size=1")
 
     def watch(self, step: int, samples: Samples, run: Run, *, kl: Tensor | None = None) -> None:
         """Log the rollout's metrics and pause the run where a window's mean is beyond its threshold."""
@@ -108,7 +120,9 @@ class Monitor:
                 f"reward_{n}": float(p.nanmean()) for n, p in samples.parts.items() if len(samples.parts) > 1
             }
             if self.config.gold:
-                values |= self._compare(reward, samples.parts[name_of(self.config.gold)][judged])
+                gold = samples.parts[name_of(self.config.gold)][judged]
+                both = ~gold.isnan()
+                values |= self._compare(reward[both], gold[both]) if both.any() else {}
         return {name: value for name, value in values.items() if math.isfinite(value)}
 
     def judge(self, values: dict[str, float]) -> str | None:
@@ -136,23 +150,16 @@ class Monitor:
 
     def _compare(self, proxy: Tensor, gold: Tensor) -> dict[str, float]:
         """How much more the proxy has gained than the held-out score, each in its own deviations."""
-        if not self._start:
-            for name, scores in (("proxy", proxy), ("gold", gold)):
-                deviation = max(float(scores.std(correction=0)), 1e-8)
-                self._start |= {f"{name}_mean": float(scores.mean()), f"{name}_std": deviation}
+        values = {"gold": float(gold.mean()), "gold_correlation": correlation(proxy, gold)}
+        named = {"proxy": proxy, "gold": gold}
+        if not self._start and all(float(scores.std(correction=0)) > 1e-8 for scores in named.values()):
+            for name, scores in named.items():
+                self._start[f"{name}_mean"] = float(scores.mean())
+                self._start[f"{name}_std"] = float(scores.std(correction=0))
+        if not self._start:  # scores all alike have no scale yet
+            return values
         gains = {
             name: (float(scores.mean()) - self._start[f"{name}_mean"]) / self._start[f"{name}_std"]
-            for name, scores in (("proxy", proxy), ("gold", gold))
+            for name, scores in named.items()
         }
-        return {
-            "gold": float(gold.mean()),
-            "gold_correlation": correlation(proxy, gold),
-            "proxy_gold_gap": gains["proxy"] - gains["gold"],
-        }
-
-
-def correlation(x: Tensor, y: Tensor) -> float:
-    """Pearson's correlation of `x [n]` and `y [n]`; 0 where one of them is constant."""
-    x, y = (v.double() - v.double().mean() for v in (x, y))
-    scale = float(x.norm() * y.norm())
-    return float(torch.dot(x, y)) / scale if scale > 1e-12 else 0.0
+        return values | {"proxy_gold_gap": gains["proxy"] - gains["gold"]}

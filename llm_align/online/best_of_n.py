@@ -83,6 +83,10 @@ def update(agent: Agent, kept: Samples, cfg: Config, generator: torch.Generator)
 
 def train(cfg: Config, task: Task, policy: Any, run: Run, **watching: Unpack[Watching]) -> Agent:
     """Train `policy` for `run.cfg.steps` rounds of sampling, choosing and imitating."""
+    size = task.config.group_size
+    chosen = cfg.keep < size or (cfg.keep == size and math.isfinite(cfg.min_reward))
+    accepted = f"less than rollout.group_size={size}, or equal to it with algo.min_reward: else all are kept"
+    require(chosen, "algo.keep", cfg.keep, accepted)
     loop = Loop(task, policy, run, KL(), **watching)
     agent = Agent(cfg, loop.policy)
     step_fn = run.accelerate(update)

@@ -18,8 +18,8 @@
     luspo         arXiv:2602.05261  zscore       geometric          3e-4 / 4e-4   sum
     gdpo          arXiv:2601.05242  batch        token              0.2           sequence   objectives zscore
 
-Departures: the sampler's log-probabilities are the old ones (no second pass). Rows of advantage 0 have no
-gradient unless there is a KL loss, so they are not run; they count in the denominators as before. The KL
+Departures: the sampler's log-probabilities are the old ones (no second pass). Rows of advantage 0, which have
+no gradient unless there is a KL loss or an entropy bonus, are not run; they count in the denominators. The KL
 in the reward is the whole response's, also for REINFORCE++, whose paper charges each token what follows it.
 """
 
@@ -69,7 +69,8 @@ RATIOS: dict[str, Callable[..., Tensor]] = {
     "clipped_geometric": losses.clipped_geometric_ratio,
 }
 # what each reads that not all do: vespo makes the whole response's ratio itself
-SURROGATES = dict.fromkeys(("clip", "none", "cispo", "sapo"), ("ratio", "dual_clip")) | {"vespo": ()}
+_CLIPPED = ("ratio", "dual_clip", "clip_low", "clip_high")
+SURROGATES = dict.fromkeys(("clip", "none", "cispo"), _CLIPPED) | {"sapo": _CLIPPED[:2], "vespo": ()}
 
 
 @dataclass(kw_only=True, slots=True)
@@ -157,7 +158,7 @@ def advantages(
     samples: Samples, cfg: Config, ref_log_prob: Tensor | None, kl_coef: float, drawn: rollout.Config
 ) -> Tensor:
     """Advantage `[B]` of each response within its group, after what shapes and filters the rewards."""
-    reward, lengths = samples.reward, samples.responses.lengths
+    reward, lengths = samples.reward, samples.responses.loss_mask.sum(1)
     if cfg.overlong_buffer:
         reward = reward + overlong_penalty(lengths, limit=drawn.limit, buffer=cfg.overlong_buffer)
     if cfg.kl.in_reward:
@@ -173,8 +174,8 @@ def advantages(
 
 
 def _keep_best(reward: Tensor, merit: Tensor, count: int) -> Tensor:
-    """Rewards `[P, G]`, NaN outside the `count` of each group with the highest merit."""
-    order = merit.nan_to_num(-math.inf).argsort(dim=-1, descending=True, stable=True)
+    """Rewards `[P, G]`, NaN outside the `count` judged ones of each group with the highest merit."""
+    order = merit.masked_fill(reward.isnan(), -math.inf).argsort(dim=-1, descending=True, stable=True)
     rank = order.argsort(-1)
     return reward.masked_fill(rank >= count, math.nan)
 
@@ -229,9 +230,21 @@ def loss_of(policy: Any, batch: Batch, rows: Tensor, cfg: Config) -> tuple[Tenso
         loss = loss + batch.kl_coef * cfg.kl.per_token(now.log_prob, ref)
     if now.entropy is not None:
         loss = loss - cfg.entropy_coef * now.entropy
-    clips = {"clip_low": cfg.clip_low, "clip_high": cfg.clip_high}
-    stats = losses.ratio_stats(now.log_prob.detach(), old, mask, **clips)
-    return reduce(loss, mask, batch, cfg), stats
+    return reduce(loss, mask, batch, cfg), ratio_stats(now.log_prob.detach(), old, mask, cfg)
+
+
+def ratio_stats(log_prob: Tensor, old_log_prob: Tensor, mask: Tensor, cfg: Config) -> dict[str, Tensor]:
+    """`policy_losses.ratio_stats` of the ratio that is clipped, within the bounds that clip it."""
+    low, high = cfg.clip_low, cfg.clip_high
+    if cfg.surrogate == "cispo":
+        low, high = 1.0 - low, high - 1.0
+    elif cfg.ratio == "clipped_geometric":
+        low, high = -math.expm1(-low), math.expm1(high)
+    elif cfg.surrogate != "clip":
+        low = high = math.inf
+    whole = cfg.ratio not in ("token", "clipped_geometric")
+    ratio = RATIOS[cfg.ratio](log_prob, old_log_prob, mask) if whole else None
+    return losses.ratio_stats(log_prob, old_log_prob, mask, clip_low=low, clip_high=high, ratio=ratio)
 
 
 def update(agent: Agent, batch: Batch, cfg: Config, generator: torch.Generator) -> dict[str, Tensor]:
@@ -289,7 +302,7 @@ def collect(cfg: Config, experience: Experience, drawn: rollout.Config) -> Batch
         groups &= groups.cumsum(0) <= drawn.prompts
         counted = groups.repeat_interleave(samples.group_size)
     moves = advantage != 0
-    if cfg.kl.in_loss:
+    if cfg.kl.in_loss or cfg.entropy_coef:
         moves |= ~samples.reward.isnan()
     return Batch(
         samples=samples,
@@ -303,8 +316,20 @@ def collect(cfg: Config, experience: Experience, drawn: rollout.Config) -> Batch
     )
 
 
+def check_groups(cfg: Config, drawn: rollout.Config) -> None:
+    """Raise ValueError for rollouts from which these settings could not learn, or would ignore one."""
+    within = cfg.advantage != "batch" or cfg.objectives == "zscore"
+    rollout.require_compared(drawn, f"algo.advantage={cfg.advantage}", within=within)
+    fewest = 2 if within else 1
+    accepted = f"0 (all) or {fewest} to rollout.group_size={drawn.group_size}"
+    require(cfg.keep == 0 or fewest <= cfg.keep <= drawn.group_size, "algo.keep", cfg.keep, accepted)
+    limit = f"at most the {drawn.limit} tokens that a response may have"
+    require(cfg.overlong_buffer <= drawn.limit, "algo.overlong_buffer", cfg.overlong_buffer, limit)
+
+
 def train(cfg: Config, task: Task, policy: Any, run: Run, **watching: Unpack[Watching]) -> Agent:
     """Train `policy` for `run.cfg.steps` rollouts on the task's prompts."""
+    check_groups(cfg, task.config)
     loop = Loop(task, policy, run, cfg.kl, **watching)
     agent = Agent(cfg, loop.policy)
     step_fn = run.accelerate(update)

@@ -63,6 +63,7 @@ class Loop:
         self.policy = distribute(policy.to(run.device), how)
         self._controller, self._prompts = kl.controller(), task.sampler(run.cfg.seed)
         self._evaluate, self._monitor = watching.get("evaluate"), watching.get("monitor") or Monitor()
+        self._monitor.check(group_size=task.config.group_size, has_reference=kl.coef > 0)
         self._table = CompletionTable(run.dir, self._monitor.config.completions)
         self._last: Experience | None = None
 

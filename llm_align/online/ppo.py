@@ -181,7 +181,7 @@ def train(
 ) -> Agent:
     """Train `policy` for `run.cfg.steps` rollouts on the task's prompts, with `critic` if one is passed."""
     needs = cfg.ptx_coef == 0 or len(demonstrations) > 0
-    require(needs, "algo.ptx_coef", cfg.ptx_coef, "0 where no demonstrations are given")
+    require(needs, "algo.ptx_coef", cfg.ptx_coef, "0 without data.demonstrations")
     how = run.cfg.distributed
     require(
         how == "ddp" or cfg.critic == "copy", "algo.critic", cfg.critic, "copy with run.distributed=fsdp2"

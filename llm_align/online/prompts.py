@@ -39,12 +39,17 @@ class Config:
 def read(cfg: Config) -> list[Example]:
     """Prompts with their rows' other columns.
 
-    Raises ValueError for a source that cannot be read, and a missing column (found and expected are named).
+    Raises ValueError for a source that cannot be read, a missing column (found and expected are named), and a
+    row whose prompt is no prompt. An empty text is one: what follows is written from nothing.
     """
     require(bool(cfg.source), "data.source", cfg.source, "a file, a folder or a hub id")
     rows = load_rows(cfg.source, cfg.split)[: cfg.limit or None]
     if require_columns(rows, (cfg.column,), ("chosen", "rejected"))[0] == "chosen":
         rows = [{cfg.column: pair.prompt} for pair in examples.preferences(rows)]
+    for number, row in enumerate(rows):
+        if not isinstance(row[cfg.column], str | list):
+            kind = type(row[cfg.column]).__name__
+            raise ValueError(f"row {number}: {cfg.column} is {kind}: must be a text or a list of messages")
     return examples.prompts([{**row, "prompt": _with_suffix(row[cfg.column], cfg.suffix)} for row in rows])
 
 

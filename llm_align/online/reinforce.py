@@ -23,17 +23,23 @@ from llm_align.models import optim
 from llm_align.models.log_probs import log_probs
 from llm_align.models.parallel import distribute
 from llm_align.models.value_head import ValueModel
-from llm_align.online import credit
+from llm_align.online import credit, rollout
 from llm_align.online.loop import Experience, Loop, Watching
 from llm_align.online.reference import KL
-from llm_align.online.rollout import Samples, Task
+from llm_align.online.rollout import Samples, Task, require_compared
 from rl_core import distributed
 from rl_core import policy_losses as losses
-from rl_core.advantages import leave_one_out
-from rl_core.config import choice, require
+from rl_core.advantages import group_center, leave_one_out
+from rl_core.config import choice, require, require_read
 from rl_core.reductions import constant_mean, masked_sum, token_mean, whiten
 from rl_core.run import Run
 from rl_core.schedules import set_lr, warmup
+
+BASELINES = ("none", "batch", "greedy", "leave_one_out", "value")
+
+
+def _monte_carlo() -> credit.Config:
+    return credit.Config(lam=1.0)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -51,16 +57,20 @@ class Config:
     alpha: float = 5e-3  # minimum_risk: sharpness of Q; the paper's
     critic_lr: float = 1e-5  # value
     value_coef: float = 0.5
-    credit: credit.Config = field(default_factory=lambda: credit.Config(lam=1.0))
+    credit: credit.Config = field(default_factory=_monte_carlo)
 
     def __post_init__(self) -> None:
         """Check words and ranges."""
         choice("algo.objective", self.objective, ["reinforce", "minimum_risk"])
-        choice("algo.baseline", self.baseline, ["none", "batch", "greedy", "leave_one_out", "value"])
+        choice("algo.baseline", self.baseline, BASELINES)
         for name in ("lr", "max_grad_norm", "alpha", "critic_lr"):
             require(getattr(self, name) > 0, f"algo.{name}", getattr(self, name), "> 0")
         for name in ("warmup", "entropy_coef", "value_coef"):
             require(getattr(self, name) >= 0, f"algo.{name}", getattr(self, name), ">= 0")
+        require_read(self, "objective", {"reinforce": ("baseline", "whiten"), "minimum_risk": ("alpha",)})
+        require_read(self, "baseline", dict.fromkeys(BASELINES, ()) | {"value": ("critic_lr", "value_coef")})
+        unread = self.baseline != "value" and self.credit != _monte_carlo()
+        require(not unread, "algo.credit", self.credit, "its default: only algo.baseline=value reads it")
 
 
 class Agent(nn.Module):
@@ -93,7 +103,7 @@ def advantages(experience: Experience, baseline: str, kl: KL, greedy: Tensor | N
     if baseline == "leave_one_out":
         return leave_one_out(experience.samples.grouped(reward)).flatten()
     if baseline == "batch":
-        return (reward - reward.nanmean()).nan_to_num(0.0)
+        return group_center(reward)
     if baseline == "greedy":
         assert greedy is not None
         return (experience.samples.grouped(reward) - greedy[:, None]).flatten().nan_to_num(0.0)
@@ -185,8 +195,18 @@ def token_advantages(
     return whiten(advantage, mask) if cfg.whiten else advantage, returns
 
 
+def check_baseline(baseline: str, drawn: rollout.Config) -> None:
+    """Raise ValueError where a baseline over other responses would find none."""
+    if baseline in ("batch", "leave_one_out"):
+        require_compared(drawn, f"algo.baseline={baseline}", within=baseline == "leave_one_out")
+
+
 def train(cfg: Config, task: Task, policy: Any, run: Run, **watching: Unpack[Watching]) -> Agent:
     """Train `policy` for `run.cfg.steps` rollouts on the task's prompts."""
+    if cfg.objective == "minimum_risk":
+        require_compared(task.config, "algo.objective=minimum_risk", within=True)
+    else:
+        check_baseline(cfg.baseline, task.config)
     critic = None
     if cfg.baseline == "value":
         critic = distribute(ValueModel(copy.deepcopy(policy)).to(run.device), run.cfg.distributed)

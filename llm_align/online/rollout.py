@@ -49,6 +49,14 @@ class Config:
         return self.max_new_tokens * self.max_turns
 
 
+def require_compared(config: Config, why: str, *, within: bool) -> None:
+    """Raise ValueError unless a response has others to be compared with, in its group or in the rollout."""
+    if within:
+        require(config.group_size > 1, "rollout.group_size", config.group_size, f"2 or more with {why}")
+    drawn = config.prompts * config.group_size
+    require(drawn > 1, "rollout.prompts x group_size", drawn, f"2 or more with {why}")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Samples:
     """B = P * G responses, those to one prompt next to each other, and what they earned.

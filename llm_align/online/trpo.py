@@ -26,7 +26,7 @@ from llm_align.models.adapters import unwrap
 from llm_align.models.log_probs import hidden_states
 from llm_align.online.loop import Experience, Loop, Watching
 from llm_align.online.reference import KL
-from llm_align.online.reinforce import advantages
+from llm_align.online.reinforce import advantages, check_baseline
 from llm_align.online.rollout import Task
 from rl_core import trust_region
 from rl_core.config import choice, require
@@ -90,6 +90,7 @@ def train(cfg: Config, task: Task, policy: Any, run: Run, **watching: Unpack[Wat
     """Train `policy` for `run.cfg.steps` rollouts on the task's prompts."""
     how = run.cfg.distributed
     require(how == "ddp", "run.distributed", how, "ddp: its curvature needs the weights whole")
+    check_baseline(cfg.baseline, task.config)
     loop = Loop(task, policy, run, cfg.kl, **watching)
     agent = Agent(loop.policy)
     for step in loop.steps(agent):

@@ -11,13 +11,14 @@ import torch
 
 from llm_align.data.batches import make_responses, pad
 from llm_align.data.tokens import Encoded
+from llm_align.feedback.rewards import named, several
 from llm_align.models.engines import Engine
 from llm_align.models.generation import Generated
 from llm_align.models.sampling import Sampling
 
 # `environment(prompts, completions, **columns)` returns, per response, the text it says next (with whatever
 # marks of a turn the model expects), or None where the conversation is over. `completions` is the policy's
-# latest turn.
+# latest turn; a function that names no columns gets none.
 Environment = Callable[..., Sequence[str | None]]
 
 
@@ -61,7 +62,7 @@ def converse(
 
     A turn cut at its length limit ends the conversation as a truncation, and so does a reply after which the
     context has no room for a turn (it is left out). One that the last allowed turn left open does not: the
-    environment was not asked. Raises ValueError if the environment returns a wrong number of answers.
+    environment was not asked. Raises ValueError unless the environment returns a text or None a turn.
     """
     room = math.inf if limits.context is None else limits.context - sampling.max_new_tokens
     live = talks = [_Talk(item) for item in prompts for _ in range(num_samples)]
@@ -96,12 +97,16 @@ def _ask(
     texts = tokenizer.batch_decode([turn for _, turn in spoke], skip_special_tokens=True)
     examples = [talk.asked.example for talk, _ in spoke]
     names = sorted({name for example in examples for name in example.columns or {}})
-    columns = {name: [(example.columns or {}).get(name) for example in examples] for name in names}
-    answers = list(
-        environment(prompts=[example.prompt for example in examples], completions=texts, **columns)
-    )
-    if len(answers) != len(texts):
-        raise ValueError(f"the environment returned {len(answers)} answers to {len(texts)} turns")
+    columns: dict[str, Any] = {n: [(example.columns or {}).get(n) for example in examples] for n in names}
+    columns |= {"prompts": [example.prompt for example in examples], "completions": texts}
+    said = environment(**named(environment, columns))
+    answers = several(said)
+    if answers is None or len(answers) != len(texts):
+        found = type(said).__name__ if answers is None else f"{len(answers)} answers"
+        raise ValueError(f"the environment returned {found} to {len(texts)} turns: must be a list")
+    for row, answer in enumerate(answers):
+        if answer is not None and not isinstance(answer, str):
+            raise ValueError(f"the environment returned {answer!r} to turn {row}: must be a text, or None")
     return answers
 
 

@@ -43,11 +43,13 @@ def test_what_is_not_judged_is_left_out():
     assert (nothing.rate, nothing.low, nothing.high, nothing.pairs) == (0.5, 0.0, 1.0, 0)
 
 
-@pytest.mark.parametrize("wrong", [1.5, math.nan])
+@pytest.mark.parametrize("wrong", [1.5, math.nan, "first"])
 def test_faults_are_named(wrong):
     with pytest.raises(ValueError, match="for row 2"):
         win_rate(lambda prompts, first, second: [0.0, 1.0, wrong, 1.0], PROMPTS, A, B)
     with pytest.raises(ValueError, match="1 answers for 4 pairs"):
         win_rate(lambda prompts, first, second: [1.0], PROMPTS, A, B)
+    with pytest.raises(ValueError, match="NoneType for 4 pairs: must be a list"):
+        win_rate(lambda prompts, first, second: None, PROMPTS, A, B)
     with pytest.raises(ValueError, match="equally many"):
         win_rate(longer, PROMPTS, A, B[:2])

@@ -5,15 +5,16 @@ from dataclasses import fields, replace
 
 import pytest
 import torch
-from transformers import BertConfig, BertModel
+from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertModel
 
+from llm_align.data.batches import make_responses
 from llm_align.data.examples import Example
 from llm_align.data.loader import make_batch
 from llm_align.data.tokenizer import byte_tokenizer
 from llm_align.data.tokens import encode
 from llm_align.feedback import reward_model as rm
 from llm_align.feedback import steps
-from llm_align.feedback.scorer import Config, Scorer, encoder_features
+from llm_align.feedback.scorer import Config, Scorer, encoder_features, load_encoder
 from llm_align.models import optim
 from llm_align.models.causal_lm import Small, small_causal_lm
 from tests.llm_align.offline import small
@@ -129,6 +130,18 @@ def test_the_regularisers_are_added():
     cfg = replace(QUICK, l2=1e6)
     agent = rm.Agent(scorer, cfg)
     assert rm.update(agent, batch, None, cfg)["loss"] - plain == pytest.approx(1.0, abs=0.02)
+
+
+def test_an_encoder_of_another_make_is_read_whole(tmp_path):
+    sizes = {"dim": 8, "n_heads": 1, "n_layers": 2, "hidden_dim": 8}
+    DistilBertModel(DistilBertConfig(vocab_size=258, **sizes)).save_pretrained(tmp_path)
+    tokenizer = byte_tokenizer()
+    tokenizer.cls_token = tokenizer.sep_token = tokenizer.eos_token
+    tokenizer.save_pretrained(tmp_path)
+    trunk, _ = load_encoder(str(tmp_path))
+    assert torch.isfinite(Scorer(trunk, "encoder")(make_responses([[3]], [[4, 5]]))).all()
+    with pytest.raises(ValueError, match=r"model.layers=1: must be 0: distilbert is read whole"):
+        load_encoder(str(tmp_path), 1)
 
 
 def test_an_encoder_reads_the_response_only_where_it_averages():

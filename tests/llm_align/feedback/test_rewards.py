@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 
+import numpy
 import pytest
 import torch
 
@@ -164,6 +165,34 @@ def one_short(completions):
     return [1.0] * (len(completions) - 1)
 
 
+def number_in_words(completions):
+    return ["1.5", 1.0, 1.0]
+
+
+def one_text(completions):
+    return "101"
+
+
+def forgotten(completions):
+    return None
+
+
+def one_number(completions):
+    return torch.tensor(1.0)
+
+
+def table(completions):
+    return [torch.ones(2), *[1.0] * (len(completions) - 1)]
+
+
+@pytest.mark.parametrize("kind", [torch.tensor, numpy.array, tuple, lambda values: (x for x in values)])
+def test_rewards_may_be_tensors_and_arrays(kind):
+    def counted(completions):
+        return kind([float(len(text)) for text in completions])
+
+    assert judge(counted).total.tolist() == [1.0, 2.0, 3.0]
+
+
 @pytest.mark.parametrize(
     ("function", "message", "left"),
     [
@@ -171,6 +200,11 @@ def one_short(completions):
         (nan_for_ccc, "'nan_for_ccc' returned nan for row 2", [False, False, True]),
         (words_for_a, "'words_for_a' returned 'good' for row 0", [True, False, False]),
         (one_short, "'one_short' returned 2 rewards for 3 completions", [True, True, True]),
+        (number_in_words, "'number_in_words' returned '1.5' for row 0", [True, False, False]),
+        (one_text, "'one_text' returned str for 3 completions: must be a list", [True, True, True]),
+        (forgotten, "'forgotten' returned NoneType for 3 completions", [True, True, True]),
+        (one_number, "'one_number' returned Tensor for 3 completions", [True, True, True]),
+        (table, "'table' returned tensor.* for row 0: must be a finite number", [True, False, False]),
     ],
 )
 def test_a_fault_is_named_and_stops_or_is_skipped(function, message, left):
@@ -214,6 +248,14 @@ def test_load_reads_functions_from_files(tmp_path):
     assert [reward.name for reward in loaded.rewards] == ["short", "gsm8k"]
     columns = {"answer": ["1", "2", "3"]}
     assert loaded(PROMPTS, TEXTS, IDS, columns=columns).total.tolist() == [-2.0, -4.0, -6.0]
+
+
+def test_a_file_may_define_dataclasses(tmp_path):
+    file = tmp_path / "mine.py"
+    lines = ["from __future__ import annotations", "from dataclasses import dataclass, KW_ONLY", "@dataclass"]
+    lines += ["class Scale:", "    by: float = 2.0", "def one(completions):"]
+    file.write_text("\n".join([*lines, "    return [Scale().by] * len(completions)"]))
+    assert rewards.load(rewards.Config(functions=(f"{file}:one",)))(PROMPTS, TEXTS, IDS).total.sum() == 6.0
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from llm_align.data.batches import make_responses
+from llm_align.feedback.calibration import correlation
 from llm_align.monitors.diversity import distinct, self_bleu
-from llm_align.monitors.monitor import Config, Monitor, correlation
+from llm_align.monitors.monitor import Config, Monitor
 from llm_align.online.rollout import Samples
 from rl_core import run as runs
 
@@ -76,6 +77,15 @@ def test_the_gap_opens_when_only_the_proxy_gains():
     assert values["gold_correlation"] == pytest.approx(1.0)
 
 
+def test_the_gap_has_no_scale_before_both_scores_vary():
+    nan, monitor = math.nan, Monitor(Config(gold="judge"))
+    equal, gold = [0.0, 0.0, 0.0, 0.0], torch.tensor([0.0, 2.0, nan, nan])
+    assert "proxy_gold_gap" not in monitor.measure(samples(equal, judge=gold))
+    assert "proxy_gold_gap" not in monitor.measure(samples([1.0, 3.0, 1.0, 3.0], judge=gold * nan))
+    assert monitor.measure(samples([1.0, 3.0, 1.0, 3.0], judge=gold))["proxy_gold_gap"] == 0.0
+    assert monitor.measure(samples([2.0, 4.0, 9.0, 9.0], judge=gold))["proxy_gold_gap"] == pytest.approx(1.0)
+
+
 def test_a_threshold_holds_for_the_mean_of_a_full_window():
     monitor = Monitor(Config(window=3, max_length=10.0, min_reward=0.0))
     assert monitor.judge({"length": 100.0}) is None
@@ -126,3 +136,17 @@ def test_a_diverging_kl_pauses():
 def test_wrong_settings_are_refused():
     with pytest.raises(ValueError, match="monitor.window=0"):
         Config(window=0)
+    with pytest.raises(
+        ValueError, match=r"monitor.max_proxy_gold_gap=1.0: must be .inf without monitor.gold"
+    ):
+        Config(max_proxy_gold_gap=1.0)
+    with pytest.raises(ValueError, match="monitor.max_self_bleu=0.5"):
+        Config(max_self_bleu=0.5, self_bleu_groups=0)
+
+
+def test_thresholds_on_what_is_not_measured_are_refused():
+    with pytest.raises(ValueError, match=r"monitor.max_kl=9.0: must be .inf without a reference"):
+        Monitor(Config(max_kl=9.0)).check(group_size=2, has_reference=False)
+    with pytest.raises(ValueError, match="with rollout.group_size=1"):
+        Monitor(Config(max_self_bleu=0.5)).check(group_size=1, has_reference=True)
+    Monitor(Config(max_kl=9.0, max_self_bleu=0.5)).check(group_size=2, has_reference=True)

@@ -41,3 +41,12 @@ def test_nothing_good_enough_takes_no_step(train, language, same_weights):
 def test_wrong_settings_are_refused():
     with pytest.raises(ValueError, match="algo.keep=0"):
         best_of_n.Config(keep=0)
+
+
+def test_a_choice_of_all_is_refused(train, language):
+    alone = {"group_size": 1}
+    with pytest.raises(ValueError, match="algo.keep=1: must be less than rollout.group_size=1"):
+        train(best_of_n, best_of_n.Config(), 1, task=language.task(**alone))
+    with pytest.raises(ValueError, match="algo.keep=9"):
+        train(best_of_n, best_of_n.Config(keep=9, min_reward=0.5), 1)
+    train(best_of_n, best_of_n.Config(min_reward=0.1), 1, task=language.task(**alone))

@@ -123,8 +123,10 @@ def test_the_first_step_is_the_policy_gradient(language):
         torch.testing.assert_close(mine, p.grad, atol=1e-6, rtol=1e-4)
 
 
-def test_equal_rewards_take_no_step(train, language, same_weights):
-    task = language.task(lambda prompts: [1.0] * len(prompts))
+@pytest.mark.parametrize("reward", [1.0, 0.7])
+def test_equal_rewards_take_no_step(train, language, same_weights, reward):
+    """Also where the mean of eight of them is off by a rounding."""
+    task = language.task(lambda prompts: [reward] * len(prompts))
     agent = train(grpo, grpo.Config(lr=1e-2), 2, task=task)
     assert same_weights(agent.policy, language.policy())
 
@@ -246,12 +248,81 @@ def test_the_adaptive_controller_holds_the_kl_at_its_target(train, language, tmp
             "must be token with algo.surrogate=vespo; read by clip",
         ),
         ({"surrogate": "vespo", "dual_clip": 3.0}, "must be inf with algo.surrogate=vespo; read by clip"),
+        ({"surrogate": "sapo", "clip_high": 0.28}, "algo.clip_high=0.28: must be 0.2 with .*sapo"),
         ({"keep_by": "efficiency"}, "must be length without algo.keep above 0"),
     ],
 )
 def test_wrong_settings_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         grpo.Config(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "drawn", "message"),
+    [
+        ({}, {"group_size": 1}, "rollout.group_size=1: must be 2 or more with algo.advantage=zscore"),
+        ({"advantage": "batch", "objectives": "zscore"}, {"group_size": 1}, "rollout.group_size=1"),
+        ({"advantage": "batch"}, {"group_size": 1, "prompts": 1}, "rollout.prompts x group_size=1"),
+        ({"keep": 9}, {}, "algo.keep=9: must be 0 .all. or 2 to rollout.group_size=8"),
+        ({"keep": 1}, {}, "algo.keep=1"),
+        ({"overlong_buffer": 7}, {}, "algo.overlong_buffer=7: must be at most the 6 tokens"),
+    ],
+)
+def test_rollouts_that_teach_nothing_are_refused(options, drawn, message, train, language):
+    with pytest.raises(ValueError, match=message):
+        train(grpo, grpo.Config(**options), 1, task=language.task(**drawn))
+
+
+def test_a_batch_of_single_responses_is_compared_with_itself(train, language, same_weights):
+    cfg = grpo.Config(lr=1e-2, advantage="batch")
+    agent = train(grpo, cfg, 1, task=language.task(group_size=1))
+    assert not same_weights(agent.policy, language.policy())
+
+
+def test_what_is_not_judged_is_not_among_the_kept(language):
+    samples = samples_of(language)
+    shortest = samples.grouped(samples.responses.lengths).argsort(dim=1, stable=True)[:, :2]
+    reward = samples.grouped(samples.reward).scatter(1, shortest, math.nan).flatten()
+    samples = dataclasses.replace(samples, reward=reward)
+    cfg = grpo.Config(keep=6, advantage="center")
+    kept = grpo.advantages(samples, cfg, None, 0.0, language.task().config)
+    every = grpo.advantages(samples, grpo.Config(advantage="center"), None, 0.0, language.task().config)
+    torch.testing.assert_close(kept, every)
+    assert (kept != 0).any()
+
+
+def test_an_environments_words_are_not_too_long(language):
+    """Of twelve tokens six are the policy's: half of its limit, the whole of which a buffer looks at."""
+    samples = samples_of(language)
+    mask = torch.zeros(32, 12, dtype=torch.bool)
+    mask[:, :6] = True
+    ids = torch.full((32, 12), 2)
+    talk = dataclasses.replace(
+        samples.responses, response_ids=ids, response_mask=torch.ones_like(mask), loss_mask=mask
+    )
+    samples = dataclasses.replace(samples, responses=talk, reward=torch.arange(32.0))
+    drawn = language.task(max_turns=2, environment=lambda **_: []).config
+    shaped, plain = (
+        grpo.advantages(samples, grpo.Config(overlong_buffer=buffer, advantage="center"), None, 0.0, drawn)
+        for buffer in (6, 0)
+    )
+    torch.testing.assert_close(shaped, plain)
+
+
+def test_an_entropy_bonus_moves_what_has_no_advantage(train, language, same_weights):
+    task = language.task(lambda prompts: [1.0] * len(prompts))
+    agent = train(grpo, grpo.Config(lr=1e-2, entropy_coef=0.1), 1, task=task)
+    assert not same_weights(agent.policy, language.policy())
+
+
+@pytest.mark.parametrize("member", ["grpo", "gspo", "gmpo", "cispo", "sapo", "vespo"])
+def test_the_clip_fraction_is_that_of_what_is_clipped(member):
+    """Token ratios 1, 1.1, 1.4 and 8: two beyond 1.2, one beyond e^0.4, and their mean beyond 1.0004."""
+    cfg, old = grpo.Config(**MEMBERS[member]), torch.zeros(1, 4)
+    now = torch.tensor([[1.0, 1.1, 1.4, 8.0]]).log()
+    stats = grpo.ratio_stats(now, old, torch.ones(1, 4, dtype=torch.bool), cfg)
+    share = {"grpo": 0.5, "gspo": 1.0, "gmpo": 0.25, "cispo": 0.25, "sapo": 0.0, "vespo": 0.0}[member]
+    assert stats["clip_fraction"] == share
 
 
 @pytest.mark.parametrize(

@@ -30,3 +30,33 @@ def test_held_out_prompts_are_those_of_the_held_out_pairs(tmp_path):
 def test_wrong_settings_are_refused():
     with pytest.raises(ValueError, match=r"data\.fold=3: must be 0 to 1"):
         prompts.Config(held_out=0.5, fold=3)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"prompt": None}, "row 1: prompt is NoneType: must be a text or a list of messages"),
+        ({"prompt": 7}, "row 1: prompt is int"),
+        ({"question": "?"}, "row 1: column 'prompt' is missing: found question"),
+        ({"prompt": ["hello"]}, "row 1: message 0: found 'hello'; expected a role and a text"),
+        ({"prompt": [{"role": "assistant", "content": "hello"}]}, "row 1: .* refuses .*: the user begins"),
+    ],
+)
+def test_what_is_no_prompt_is_named_by_its_row(row, message, tmp_path):
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = (
+        "{% if messages[0].role != 'user' %}{{ raise_exception('the user begins') }}{% endif %}"
+        "{% for message in messages %}{{ message.content }}{% endfor %}"
+    )
+    file = tmp_path / "prompts.jsonl"
+    file.write_text("".join(json.dumps(r) + "\n" for r in ({"prompt": ""}, row)))
+    cfg = prompts.Config(source=str(file))
+    with pytest.raises(ValueError, match=message):
+        prompts.tokenize(cfg, tokenizer, prompts.read(cfg))
+
+
+def test_an_empty_prompt_is_one(tmp_path):
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": ""}\n')
+    cfg, tokenizer = prompts.Config(source=str(tmp_path / "prompts.jsonl")), byte_tokenizer()
+    (encoded,), _ = prompts.tokenize(cfg, tokenizer, prompts.read(cfg))
+    assert encoded.prompt == [tokenizer.eos_token_id]

@@ -11,6 +11,7 @@ import torch
 from llm_align.data.batches import make_responses
 from llm_align.models.value_head import ValueModel
 from llm_align.online import reinforce
+from llm_align.online.credit import Config as Credit
 from llm_align.online.loop import Experience
 from llm_align.online.reference import KL
 from llm_align.online.rollout import Samples
@@ -118,8 +119,29 @@ def test_equal_or_no_rewards_go_through(train, language, member, reward):
         ({"baseline": "gredy"}, "did you mean 'greedy'"),
         ({"objective": "risk"}, "algo.objective"),
         ({"alpha": 0.0}, "algo.alpha"),
+        ({"alpha": 1.0}, "algo.alpha=1.0: must be 0.005 with .*read by minimum_risk"),
+        ({"objective": "minimum_risk", "baseline": "value"}, "algo.baseline='value'"),
+        ({"critic_lr": 1.0}, "algo.critic_lr=1.0"),
+        ({"credit": Credit(lam=0.9)}, "only algo.baseline=value"),
     ],
 )
 def test_wrong_settings_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         reinforce.Config(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "drawn", "message"),
+    [
+        (
+            {"baseline": "leave_one_out"},
+            {"group_size": 1},
+            "rollout.group_size=1: .* algo.baseline=leave_one",
+        ),
+        ({"objective": "minimum_risk"}, {"group_size": 1}, "rollout.group_size=1: .* algo.objective"),
+        ({"baseline": "batch"}, {"group_size": 1, "prompts": 1}, "rollout.prompts x group_size=1"),
+    ],
+)
+def test_a_response_alone_has_no_baseline(options, drawn, message, train, language):
+    with pytest.raises(ValueError, match=message):
+        train(reinforce, reinforce.Config(**options), 1, task=language.task(**drawn))

@@ -121,9 +121,21 @@ def test_the_environments_words_are_masked(language):
     torch.testing.assert_close(samples.log_prob, forced, atol=1e-5, rtol=0)
 
 
-def test_an_environment_that_answers_too_little_is_named(language):
-    task = language.task(max_turns=2, environment=lambda prompts, completions, answer: [])
-    with pytest.raises(ValueError, match="0 answers to"):
+@pytest.mark.parametrize(
+    ("answers", "message"),
+    [
+        ([], "0 answers to"),
+        (None, "returned NoneType to .* must be a list"),
+        ("b", "returned str to"),
+        ([7] * 32, "returned 7 to turn 0: must be a text, or None"),
+    ],
+)
+def test_an_environment_that_answers_wrongly_is_named(language, answers, message):
+    def world(completions):  # it need not take the columns
+        return answers[: len(completions)] if isinstance(answers, list) else answers
+
+    task = language.task(max_turns=2, environment=world)
+    with pytest.raises(ValueError, match=message):
         task.draw(language.policy(), range(4), seeded())
 
 

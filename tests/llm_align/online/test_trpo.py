@@ -46,3 +46,8 @@ def test_wrong_settings_are_refused():
         trpo.Config(kl=KL(coef=0.1, place="loss"))
     with pytest.raises(ValueError, match="algo.baseline='value'"):
         trpo.Config(baseline="value")
+
+
+def test_a_response_alone_has_no_baseline(train, language):
+    with pytest.raises(ValueError, match="rollout.group_size=1"):
+        train(trpo, trpo.Config(baseline="leave_one_out"), 1, task=language.task(group_size=1))
