@@ -40,7 +40,7 @@ def render(tokenizer: Any, messages: Sequence[Message], *, template: str = "own"
         return text + (ASSISTANT if open_turn else "")
     if not getattr(tokenizer, "chat_template", None):
         raise ValueError(
-            "the tokenizer has no chat template: set tokenizer.chat_template, or template='plain'"
+            "the tokenizer has no chat template: set tokenizer.chat_template, or data.template=plain"
         )
     try:
         text = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=open_turn)

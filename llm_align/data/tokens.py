@@ -112,8 +112,8 @@ def check_tokenizer(tokenizer: Any) -> None:
         raise ValueError("the tokenizer has no EOS token: responses could not end; set tokenizer.eos_token")
     if tokenizer.pad_token_id is None:
         raise ValueError(
-            "the tokenizer has no pad token: set tokenizer.pad_token = tokenizer.eos_token "
-            "(padding is masked by length here, so the EOS token may serve)"
+            "the tokenizer has no pad token: set model.pad_token, or tokenizer.pad_token in code, to EOS "
+            "(padding is masked by length here, so that one serves)"
         )
 
 

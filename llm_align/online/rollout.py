@@ -158,7 +158,7 @@ class Task:
 
     def __post_init__(self) -> None:
         """Check the tokenizer and that there are prompts."""
-        require(len(self.prompts) > 0, "prompts", 0, "at least one")
+        require(len(self.prompts) > 0, "prompts", 0, "at least one, within data.max_length tokens")
         turns, several = self.config.max_turns, self.config.max_turns > 1
         answered = several == (self.environment is not None)
         require(answered, "rollout.max_turns", turns, "above 1 with an environment, 1 without one")

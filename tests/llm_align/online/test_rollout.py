@@ -171,7 +171,7 @@ def test_a_task_needs_prompts_and_an_end_of_sequence(language):
     task = language.task()
     with pytest.raises(ValueError, match="rollout.max_turns=3: must be above 1 with an environment"):
         language.task(max_turns=3)
-    with pytest.raises(ValueError, match="prompts=0"):
+    with pytest.raises(ValueError, match="prompts=0: must be at least one, within data.max_length"):
         dataclasses.replace(task, prompts=[])
     tokenizer = language.tokenizer()
     tokenizer.eos_token = None
