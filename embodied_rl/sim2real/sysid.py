@@ -129,13 +129,7 @@ class _Problem:
             u, residual, jacobian = self._polish(u, active)
             told = self._told(jacobian, active, left)
             if told == active:
-                if len(self._replay.motion.running) >= _EPISODES * len(active):
-                    u[active], spread, num = self._over_episodes(u, active, problem)
-                else:
-                    spread, num = (
-                        covariance(jacobian, residual, self._clusters),
-                        int(self._clusters.max()) + 1,
-                    )
+                u[active], spread, num = self._pooled(u, active, residual, jacobian, problem)
                 return self._fit(u, active, spread, num, left, before)
             dropped = [i for i in active if i not in told]
             u[dropped], active = self._u0[dropped], told
@@ -156,16 +150,20 @@ class _Problem:
             jacobian = np.delete(jacobian, worst, axis=1)
         return active
 
-    def _over_episodes(
-        self, u: Floats, active: list[int], problem: Callable[[Motion], _Problem]
-    ) -> tuple[Floats, Floats, int]:
-        """Mean `[P]` of the episodes' own solutions, its covariance `[P, P]`, and how many there are."""
+    def _pooled(
+        self, u: Floats, active: list[int], residual: Floats, jacobian: Floats,
+        problem: Callable[[Motion], _Problem],
+    ) -> tuple[Floats, Floats, int]:  # fmt: skip
+        """Solution `[P]` and its covariance `[P, P]`, and from how many parts of the motion that comes."""
+        running = self._replay.motion.running
+        if len(running) < _EPISODES * len(active):
+            return u[active], covariance(jacobian, residual, self._clusters), int(self._clusters.max()) + 1
         found = []
         for episode in self._replay.motion.episodes():
             part = problem(episode)
             part._noise = self._noise
             found.append(part._polish(u, active)[0][active])
-        return *pooled(np.stack(found), self._replay.motion.running.sum(axis=1)), len(found)
+        return *pooled(np.stack(found), running.sum(axis=1)), len(found)
 
     def _fit(
         self, u: Floats, active: list[int], spread: Floats, num: int, left: dict[str, float],
