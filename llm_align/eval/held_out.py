@@ -69,7 +69,10 @@ def write(overall: dict[str, float], folder: Path) -> str:
 
 
 def summary(samples: Samples, ks: Sequence[int] = ()) -> dict[str, float]:
-    """Numbers of judged samples, pass@k for `ks`, 1 and the group; without a judged one, only their shape."""
+    """Numbers of judged samples, pass@k for `ks`, 1 and the group; without a judged one, only their shape.
+
+    Raises ValueError for `ks` where rewards are not right or wrong, 1 or 0.
+    """
     reward = samples.reward[~samples.reward.isnan()]
     values = {
         "length": float(samples.responses.lengths.float().mean()),
@@ -82,6 +85,8 @@ def summary(samples: Samples, ks: Sequence[int] = ()) -> dict[str, float]:
         values |= {f"reward_{name}": float(part.nanmean()) for name, part in samples.parts.items()}
     best = samples.grouped(samples.reward.nan_to_num(-torch.inf)).amax(1)
     values |= {"reward": float(reward.mean()), "best_of_group": float(best[best.isfinite()].mean())}
-    if bool(((reward == 0) | (reward == 1)).all()):
+    verdicts = bool(((reward == 0) | (reward == 1)).all())
+    require(verdicts or not ks, "ks", list(ks), "empty where rewards are other numbers than 0 and 1")
+    if verdicts:
         values |= verifiable(samples, ks=sorted({1, *ks, samples.group_size}))
     return values

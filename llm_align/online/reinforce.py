@@ -6,7 +6,8 @@
                    · value: a critic's, token by token through GAE (A2C, arXiv:1602.01783)
     minimum_risk   L = -mean_p sum_g Q_pg R_pg,  Q_p = softmax_g(alpha log pi(y_pg)) (arXiv:1512.02433, eq. 9)
 
-Departure: SCST and minimum risk training sample with the run's temperature, the papers with 1.
+Departures: SCST and minimum risk training sample with the run's temperature, the papers with 1. With the KL
+in the reward SCST's samples pay for it and the greedy response does not: a baseline may be any constant.
 """
 
 from __future__ import annotations
