@@ -25,6 +25,7 @@ RECIPE_SCRIPTS = {  # what each must be given besides a recipe
     "train_reward_model": ["data.source=x"],
     "align_online": [],
     "train_online": [],
+    "transfer": [],
 }
 QUICK = ["run.steps=2", "run.threads=1", "eval.episodes=2", "eval.curve_episodes=1", "eval.videos=0"]
 
