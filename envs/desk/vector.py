@@ -146,9 +146,9 @@ class DeskVectorEnv(VectorEnv):
         }
         if outcome.errors:
             error = np.full(self.num_envs, None, dtype=object)
+            mask = np.zeros(self.num_envs, np.bool_)
             for failed, text in outcome.errors.items():
-                error[failed] = text
-            mask = error != None  # noqa: E711 - elementwise
+                error[failed], mask[failed] = text, True
             info |= {"error": error, "_error": mask}
             result |= {"error": error, "_error": mask}
         return result

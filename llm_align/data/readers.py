@@ -44,15 +44,13 @@ def read_jsonl(path: Path) -> list[Row]:
 
     Raises ValueError naming a corrupt line by its number.
     """
-    rows = []
-    number = 0
+    rows, number = [], 0
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as stream:
-            for number, line in enumerate(stream, start=1):  # noqa: B007 (named in the errors below)
+            for line in stream:
+                number += 1
                 if line.strip():
-                    rows.append(json.loads(line))
-                    if not isinstance(rows[-1], dict):
-                        raise ValueError(f"a JSON object was expected, not {type(rows[-1]).__name__}")
+                    rows.append(_json_object(line))
     except (EOFError, gzip.BadGzipFile) as error:
         raise ValueError(f"{path}, after line {number}: the compressed file is damaged ({error})") from error
     except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
@@ -60,6 +58,13 @@ def read_jsonl(path: Path) -> list[Row]:
     if not rows:
         raise ValueError(f"{path}: the file has no rows")
     return rows
+
+
+def _json_object(line: bytes) -> Row:
+    found = json.loads(line)
+    if not isinstance(found, dict):
+        raise ValueError(f"a JSON object was expected, not {type(found).__name__}")
+    return found
 
 
 def _read_folder(path: Path, split: str) -> list[Row]:
@@ -98,12 +103,16 @@ def require_columns(rows: Sequence[Row], *alternatives: Iterable[str]) -> tuple[
     wanted = [tuple(columns) for columns in alternatives]
     for columns in wanted:
         if set(columns) <= set(found):
-            for number, row in enumerate(rows):
-                lacks = next((name for name in columns if name not in row), None)
-                if lacks is not None:
-                    raise ValueError(f"row {number}: column {lacks!r} is missing: found {', '.join(row)}")
+            _check_rows(rows, columns)
             return columns
     missing = next(name for name in wanted[0] if name not in found)
     expected = " or ".join("+".join(columns) for columns in wanted)
     hint = did_you_mean(missing, found)
     raise ValueError(f"column {missing!r} is missing: found {', '.join(found)}; expected {expected}{hint}")
+
+
+def _check_rows(rows: Sequence[Row], columns: Sequence[str]) -> None:
+    for number, row in enumerate(rows):
+        lacks = next((name for name in columns if name not in row), None)
+        if lacks is not None:
+            raise ValueError(f"row {number}: column {lacks!r} is missing: found {', '.join(row)}")
