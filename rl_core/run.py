@@ -84,13 +84,14 @@ class Run:
         config: Any,
         default_dir: str = "runs/run",
         may_change: Sequence[str] = (),
+        fixed: Sequence[str] = (),
         shared: bool = False,
     ) -> None:
         """Claim the directory; raises ValueError if it holds another run than this one.
 
         `config` is the whole configuration; `may_change` names keys, or groups of keys, that a resumed run
-        may change because they decide nothing that is learned; `shared` says that what is trained shares its
-        work between the processes of torchrun.
+        may change because they decide nothing that is learned, `fixed` keys that it may not, though other
+        runs may; `shared` says that what is trained shares its work between the processes of torchrun.
         """
         count = distributed.size()
         require(shared or count == 1, "WORLD_SIZE", count, "1: this trains in one process, without torchrun")
@@ -106,7 +107,7 @@ class Run:
         torch.manual_seed(cfg.seed + distributed.rank())
         self.rng = torch.Generator(self.device).manual_seed(cfg.seed)
         self.numpy_rng = np.random.default_rng(cfg.seed)
-        self._claim(config, _MAY_CHANGE.union(may_change))
+        self._claim(config, _MAY_CHANGE.union(may_change).difference(fixed))
         self.metrics = MetricLog(self.dir, config=config, tensorboard=cfg.tensorboard, wandb=cfg.wandb)
         self._stop: signal.Signals | None = None
         self._paused = ""
@@ -186,10 +187,10 @@ class Run:
 
     def _restore(self, objects: dict[str, checkpoint.Stateful]) -> int:
         if not self.cfg.resume:
-            self.metrics.rewind(0)
+            self.metrics.rewind(-1)
             return 0
         step = checkpoint.load_latest(self.dir / "checkpoints", objects, self.device) or 0
-        self.metrics.rewind(step)
+        self.metrics.rewind(step or -1)  # from the start: what is evaluated before step 1 comes again too
         console.print(
             f"resumed {self.dir} after step {step}" if step else f"{self.dir}: no checkpoint yet, from step 1"
         )

@@ -1,7 +1,6 @@
 """Train a policy from its own rollouts, evaluate it, write the report.
 
 python scripts/train_online.py algo=ppo env=desk task=lift_block randomization=dactyl
-python scripts/train_online.py +experiment=half_cheetah_ppo algo=preference_ppo
 """
 
 from dataclasses import dataclass, field
@@ -39,20 +38,24 @@ class Config:
 def main(cfg: Config) -> None:
     """Make the environments, train, save the policy, evaluate, report."""
     name, algorithm = next((n, m) for n, m in ALGORITHMS.items() if type(cfg.algo) is m.Config)
-    with training.open_world(cfg.env, cfg.rollout, cfg.randomization, cfg.adr) as world:
-        place = cfg.env.task or world.spec.env_id.rpartition("/")[2]
-        with (
-            evaluator.open_evaluator(cfg.eval, world.spec) as evaluation,
-            runs.Run(cfg.run, config=cfg, default_dir=f"runs/{place}/{name}-seed{cfg.run.seed}") as run,
-        ):
+    cfg.env = finetune.place(cfg.algo, cfg.env, cfg.rollout) if algorithm is finetune else cfg.env
+    folder = f"runs/{cfg.env.task or cfg.env.id.rpartition('/')[2] or 'Desk-v0'}/{name}-seed{cfg.run.seed}"
+    with (
+        training.open_world(cfg.env, cfg.rollout, cfg.randomization, cfg.adr) as world,
+        evaluator.open_evaluator(cfg.eval, world.spec) as evaluation,
+        runs.Run(cfg.run, config=cfg, default_dir=folder, fixed=training.rollout.FIXED) as run,
+    ):
 
-            def policy(agent: Any) -> ActorPolicy:
-                return ActorPolicy(agent.actor, world.spec, agent.normalizer(), seed=cfg.run.seed)
+        def policy(agent: Any) -> ActorPolicy:
+            return ActorPolicy(agent.actor, world.spec, agent.normalizer(), seed=cfg.run.seed)
 
-            agent = algorithm.train(cfg.algo, world, run, lambda agent: evaluation.curve(policy(agent)))
-            policy(agent).save(run.dir / "policy")
-            training.draw(world, run.dir)
-            console.print(results.headline(evaluation.final(policy(agent), run.dir)))
+        def look(agent: Any) -> dict[str, float]:
+            return evaluation.curve(policy(agent)) | training.metrics(world)
+
+        agent = algorithm.train(cfg.algo, world, run, look)
+        policy(agent).save(run.dir / "policy")
+        training.draw(world, run.dir)
+        console.print(results.headline(evaluation.final(policy(agent), run.dir)))
     console.print(f"report: {run.dir / 'report.html'}")
 
 

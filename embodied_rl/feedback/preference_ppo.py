@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -24,9 +25,7 @@ from embodied_rl.models.policy import Normalizer
 from embodied_rl.offline.interfaces import Evaluate
 from embodied_rl.online import ppo
 from embodied_rl.online.rollout import Collector, Steps, World
-from rl_core.config import require
 from rl_core.run import Run
-from rl_core.schedules import linear, set_lr
 
 
 # Derived from PPO's, against the rule of one level: settings and recipes of PPO hold here unchanged.
@@ -68,20 +67,16 @@ def train(cfg: Config, world: World, run: Run, evaluate: Evaluate) -> Agent:
     With a person as teacher the run pauses after asking, and raises ValueError when it goes on before all
     questions are answered.
     """
-    faster = [name for name in ("compile", "cuda_graphs") if getattr(run.cfg, name)]
-    require(not faster, "run", faster, "without these: PPO's update stops where the KL says so")
-    require(run.cfg.precision == "float32", "run.precision", run.cfg.precision, "float32 for PPO")
+    ppo.check(world, run)
     camera = clips.Camera(world.env) if cfg.feedback.teacher.kind == "person" else None
     agent = Agent(cfg, world, run.rng)
+    if cfg.start_from:
+        ppo.take_over(agent.policy, Path(cfg.start_from))
     acting = dataclasses.replace(world, env=camera) if camera else world
     collector = Collector(acting, run.device, state_dim=agent.policy.actor.state_dim)
     feedback = asking.Feedback(cfg.feedback, agent.reward, world, run, camera)
     for step in run.steps(agent, pool=feedback.pool, judged=feedback.judged, **world.stateful):
-        if not collector.started or (step - 1) % run.cfg.checkpoint_every == 0:
-            collector.reset(int(run.numpy_rng.integers(2**31)))
-            agent.policy.reward_scaler.returns.zero_()
-        if cfg.lr_schedule == "linear":
-            set_lr(agent.policy.optimizer, linear(step - 1, 1.0, 0.0, run.cfg.steps))
+        ppo.before_rollout(agent.policy, collector, cfg, run, step)
         run.log(step, feedback.before(step), group="feedback")
         steps = ppo.collect(agent.policy, collector, run.rng)
         run.log(step, feedback.after(steps, step), group="feedback")

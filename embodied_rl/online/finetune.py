@@ -6,7 +6,7 @@ first regular one: a policy that gets worse before it gets better (Nakamoto et a
 shows that in its curve.
 
 Observations are normalised and rewards transformed as the offline run did; learning rates return from the
-end of a schedule to their initial values.
+end of a schedule to the configured ones.
 """
 
 from __future__ import annotations
@@ -21,21 +21,32 @@ from typing import Any
 
 import torch
 from omegaconf import MISSING, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
 from embodied_rl.data import minari_io, rewards, transitions
+from embodied_rl.data.episodes import Episodes
 from embodied_rl.models.actors import DeterministicActor
 from embodied_rl.models.policy import Normalizer
+from embodied_rl.models.sources import placed
 from embodied_rl.offline import cql, iql, td3_bc
 from embodied_rl.offline.interfaces import Evaluate
+from embodied_rl.online import rollout
 from embodied_rl.online.replay import Mixed, Replay
-from embodied_rl.online.rollout import Act, Collector, Steps, World
+from embodied_rl.online.rollout import Act, Collector, Steps, World, begin_where_due, require_whole_episodes
+from envs.config import Config as EnvConfig
+from envs.suites import DESK
 from rl_core import checkpoint
 from rl_core.config import choice, require
 from rl_core.run import Run
 from rl_core.schedules import set_lr
 
 OFFLINE = (iql, cql, td3_bc)
+# Of their configurations, what the trained networks are made of, and what only offline training reads.
+_SETTLED = {
+    "actor", "actor_schedule", "hidden", "critic_hidden", "init", "actor_init", "critic_init", "out_gain",
+    "log_std_multiplier", "log_std_offset", "log_lagrange_init",
+}  # fmt: skip
 
 
 @dataclass(kw_only=True, slots=True)
@@ -70,31 +81,58 @@ class Offline:
     agent: Any
 
 
+def place(cfg: Config, env: EnvConfig, seen: rollout.Config) -> EnvConfig:
+    """Where to go on: in the environment of the dataset, unless `env` names another one or another task.
+
+    Raises ValueError for a choice of observation fields, which the offline run has made.
+    """
+    reason = "empty with algo=finetune, which goes on with the fields of the offline run"
+    for name in ("obs_keys", "critic_keys"):
+        require(not getattr(seen, name), f"rollout.{name}", getattr(seen, name), reason)
+    _, data_cfg = _saved(cfg)
+    # The desk stands in configs/train_online.yaml: alone it is nobody's word against a dataset's.
+    unnamed = env.id == DESK and not env.task
+    spec = placed(_episodes(data_cfg).spec, dataclasses.replace(env, id="") if unnamed else env)
+    kwargs = dict(spec.env_kwargs)
+    task = kwargs.pop("task", "") if isinstance(kwargs.get("task"), str) else ""
+    return EnvConfig(id=spec.env_id or DESK, task=task, kwargs=kwargs)
+
+
 def open_run(cfg: Config, device: torch.device) -> Offline:
     """Read a run of `train_offline`: configuration, dataset, and the agent of the newest checkpoint.
 
     Raises ValueError for a directory that holds none, for an algorithm that has no critic (BC), and for
     n-step returns, which online transitions lack.
     """
-    directory = Path(cfg.offline_run)
-    if not (directory / "config.yaml").is_file():
-        raise ValueError(f"algo.offline_run={cfg.offline_run!r}: holds no run (no config.yaml)")
-    saved: Any = OmegaConf.to_container(OmegaConf.load(directory / "config.yaml"))
-    algorithm, own = _algorithm(saved["algo"], cfg)
-    data_cfg = transitions.Config(**_tuples(saved["data"]))
+    saved, data_cfg = _saved(cfg)
+    algorithm, own = _algorithm(saved, cfg)
     require(data_cfg.n_step == 1, "data.n_step", data_cfg.n_step, "1 in a run that is continued online")
-    episodes = minari_io.load(data_cfg.id, root=data_cfg.root or None, cache_root=data_cfg.cache_root or None)
+    episodes = _episodes(data_cfg)
     data = transitions.Transitions(episodes, data_cfg, device)
     agent = algorithm.Agent(own, data.spec, torch.Generator(device))
-    state = checkpoint.read_latest(directory / "checkpoints", device)
+    state = checkpoint.read_latest(Path(cfg.offline_run) / "checkpoints", device)
     for name, part in checkpoint.parts("agent", agent).items():
-        part.load_state_dict(state[name])
-        if isinstance(part, torch.optim.Optimizer):
-            set_lr(part, 1.0)
+        _load(part, state[name], cfg)
     fitted = rewards.affine(data_cfg.reward, episodes)
     scale = data_cfg.reward_scale
     affine = rewards.Affine(scale=fitted.scale * scale, bias=fitted.bias * scale + data_cfg.reward_bias)
     return Offline(algorithm=algorithm, cfg=own, data=data, reward=affine, gamma=data_cfg.gamma, agent=agent)
+
+
+def _saved(cfg: Config) -> tuple[dict[str, Any], transitions.Config]:
+    """What the offline run's `config.yaml` says of its algorithm and of its data."""
+    file = Path(cfg.offline_run) / "config.yaml"
+    if not file.is_file():
+        raise ValueError(f"algo.offline_run={cfg.offline_run!r}: holds no run (no config.yaml)")
+    saved: Any = OmegaConf.to_container(OmegaConf.load(file))
+    for group in ("algo", "data"):
+        accepted = f"a run of train_offline; this one's config.yaml has no {group}"
+        require(group in saved, "algo.offline_run", cfg.offline_run, accepted)
+    return saved["algo"], transitions.Config(**_tuples(saved["data"]))
+
+
+def _episodes(cfg: transitions.Config) -> Episodes:
+    return minari_io.load(cfg.id, root=cfg.root or None, cache_root=cfg.cache_root or None)
 
 
 def _algorithm(saved: Mapping[str, Any], cfg: Config) -> tuple[ModuleType, Any]:
@@ -102,11 +140,42 @@ def _algorithm(saved: Mapping[str, Any], cfg: Config) -> tuple[ModuleType, Any]:
     for module in OFFLINE:
         names = [f.name for f in dataclasses.fields(module.Config)]
         if set(names) == saved.keys():
-            for key in cfg.change:
-                choice("algo.change", key, names)
-            return module, module.Config(**_tuples({**saved, **cfg.change}))
+            return module, _changed(module.Config, saved, cfg.change)
     known = ", ".join(module.__name__.rpartition(".")[2] for module in OFFLINE)
     raise ValueError(f"algo.offline_run={cfg.offline_run!r}: must be a run of one of {known}")
+
+
+def _changed(kind: type, saved: Mapping[str, Any], change: Mapping[str, Any]) -> Any:
+    """The configuration `saved` of this kind with the values of `change`, typed as on a command line."""
+    tree: Any = OmegaConf.merge(OmegaConf.structured(kind), saved)
+    names = [f.name for f in dataclasses.fields(kind) if f.name not in _SETTLED]
+    for name, value in change.items():
+        require(
+            name not in _SETTLED, f"algo.change.{name}", value, "left out: offline training has settled it"
+        )
+        choice("algo.change", name, names)
+        try:
+            tree[name] = value
+        except OmegaConfBaseException as error:
+            raise ValueError(f"algo.change.{name}={value!r}: {str(error).splitlines()[0]}") from error
+    values: Any = OmegaConf.to_container(tree)
+    return kind(**_tuples(values))
+
+
+def _load(part: checkpoint.Stateful, state: dict[str, Any], cfg: Config) -> None:
+    """Take over the state of a part; learning rates become those of the configuration, also a changed one."""
+    rates = [float(group["lr"]) for group in getattr(part, "param_groups", ())]
+    try:
+        part.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(
+            f"algo.offline_run={cfg.offline_run!r}: its networks have other sizes than its config.yaml and "
+            "dataset say; one of the two has changed since"
+        ) from error
+    if isinstance(part, torch.optim.Optimizer):
+        for group, rate in zip(part.param_groups, rates, strict=True):
+            group["initial_lr"] = rate
+        set_lr(part, 1.0)  # the checkpoint has what a schedule ended with
 
 
 def _tuples(tree: Mapping[str, Any]) -> dict[str, Any]:
@@ -117,8 +186,9 @@ def train(cfg: Config, world: World, run: Run, evaluate: Evaluate) -> Any:
     """Train for `run.cfg.steps` iterations, each a rollout and its updates; returns the offline agent.
 
     From now on `world` is seen as the dataset saw it. New episodes begin after every `run.checkpoint_every`
-    iterations, as in `ppo.train`.
+    iterations (`rollout.begin_where_due`).
     """
+    require_whole_episodes(world, run.cfg)
     offline = open_run(cfg, run.device)
     agent, normalizer = offline.agent, offline.data.normalizer
     agent.normalizer = lambda: normalizer
@@ -126,16 +196,15 @@ def train(cfg: Config, world: World, run: Run, evaluate: Evaluate) -> Any:
     world.spec = world.critic_spec = dataclasses.replace(
         offline.data.spec, env_id=world.spec.env_id, env_kwargs=world.spec.env_kwargs
     )
-    replay = Replay(world.spec, cfg.capacity, run.device, gamma=offline.gamma)
+    replay = Replay(world, cfg.capacity, run.device, gamma=offline.gamma)
     mixed = Mixed(offline.data, replay, cfg.offline_fraction)
     collector = Collector(world, run.device)
-    updates = max(1, round(cfg.updates_per_step * world.env.num_envs * world.horizon))
+    updates = max(1, round(cfg.updates_per_step * world.num_steps))
     step_fns = run.accelerate(offline.algorithm.update), run.accelerate(td3_bc.update_actor)
     for step in run.steps(agent, replay=replay, **world.stateful):
         if step == 1:
             _look(run, 0, evaluate(agent))
-        if not collector.started or (step - 1) % run.cfg.checkpoint_every == 0:
-            collector.reset(int(run.numpy_rng.integers(2**31)))
+        begin_where_due(collector, run, step)
         steps = collector.collect(_act(agent, normalizer, cfg, run.rng))
         replay.add(_as_offline(steps, normalizer, offline.reward))
         run.log(step, collector.finished(), group="rollout")

@@ -5,20 +5,24 @@ Every iteration takes `horizon` steps in each of N environments, estimates advan
 after its end; a truncated one has that of its last observation.
 
 Departures: 1) observations are normalised with the statistics of all earlier rollouts, which stand still
-during a rollout and its update, so that old and new log-probabilities see the same inputs. 2) Rewards are
+during a rollout and its update, so that old and new log-probabilities see the same inputs; the first update
+sees observations as they are, clipped to +-10. 2) Rewards are
 divided by the spread of discounted returns (as VecNormalize does). 3) The actor's mean is squashed by tanh
 and actions are clipped to the box by the environment's side, while the density stays the Gaussian's.
 4) `lr_schedule=adaptive` moves the learning rate by a factor of 1.5 to hold the KL of an update near
 `desired_kl` (Rudin et al. 2021, arXiv:2109.11978). 5) With a memory the rows of the update are whole rollouts
-of one environment, `[N, T]`, and `ppo.minibatch_size` counts those.
+of one environment, `[N, T]`, and `ppo.minibatch_size` counts those. 6) Adam's eps is 1e-8, the optimizer's
+own; Stable-Baselines3 and CleanRL take 1e-5.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +34,7 @@ from embodied_rl.models.memory import CELLS, Memory, RecurrentActor
 from embodied_rl.models.optim import adam
 from embodied_rl.models.policy import Normalizer
 from embodied_rl.offline.interfaces import Evaluate
-from embodied_rl.online.rollout import Collector, Steps, World
+from embodied_rl.online.rollout import Collector, Steps, World, begin_where_due, require_whole_episodes
 from rl_core import checkpoint, ppo
 from rl_core.advantages import gae
 from rl_core.config import choice, require, require_widths
@@ -41,6 +45,7 @@ from rl_core.schedules import linear, set_lr
 LR_SCHEDULES = ("constant", "linear", "adaptive")
 _LR_RANGE = (1e-5, 1e-2)  # of the adaptive schedule
 _LR_FACTOR = 1.5
+_GATES = {3: "gru", 4: "lstm"}
 _OUT_GAIN = 0.01  # of the actor's last layer: the first policy hardly depends on the observation
 
 
@@ -75,6 +80,9 @@ class Config:
         if self.critic_hidden:
             require_widths("algo.critic_hidden", self.critic_hidden)
         choice("algo.lr_schedule", self.lr_schedule, LR_SCHEDULES)
+        low, high = _LR_RANGE
+        within = self.lr_schedule != "adaptive" or low <= self.lr <= high
+        require(within, "algo.lr", self.lr, f"in [{low:g}, {high:g}] with algo.lr_schedule=adaptive")
         choice("algo.memory", self.memory, ("none", *CELLS))
 
 
@@ -239,36 +247,68 @@ def take_over(agent: Agent, directory: Path) -> None:
 
     Raises ValueError where there is none, or where its networks have other sizes.
     """
-    state = checkpoint.read_latest(directory / "checkpoints", agent.obs_stats.mean.device)["agent"]
-    state["reward_scaler.returns"] = agent.reward_scaler.returns  # of episodes that the other run was in
-    try:
-        agent.load_state_dict(state)
-    except RuntimeError as error:
+    state = checkpoint.read_latest(directory / "checkpoints", agent.obs_stats.mean.device).get("agent", {})
+    require("obs_stats.mean" in state, "algo.start_from", str(directory), "a run of algo=ppo")
+    here, there = _sizes(agent.state_dict()), _sizes(state)
+    differing = [
+        f"{name} is {there[name]} there, {here[name]} here" for name in here if here[name] != there[name]
+    ]
+    if differing:
         raise ValueError(
-            f"algo.start_from={str(directory)!r}: its networks differ from these ({error})"
-        ) from error
+            f"algo.start_from={str(directory)!r}: its networks have other sizes ({'; '.join(differing)})"
+        )
+    state["reward_scaler.returns"] = agent.reward_scaler.returns  # of episodes that the other run was in
+    agent.load_state_dict(state)
+
+
+def _sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """What decides the shapes of an agent's networks, read off its state."""
+
+    def hidden(part: str) -> list[int]:
+        biases = [name for name in state if name.startswith(part) and ".layers." in name and "bias" in name]
+        return [len(state[name]) for name in biases][:-1]
+
+    cell = state.get("actor.memory.cell.weight_hh")  # [gates * size, size]
+    first = next(x for name, x in state.items() if name.startswith("actor.") and x.dim() == 2)
+    return {
+        "algo.memory": "none" if cell is None else f"{_GATES[len(cell) // cell.shape[1]]} of {cell.shape[1]}",
+        "algo.hidden": hidden("actor."),
+        "algo.critic_hidden": hidden("critic."),
+        "the policy's observation": first.shape[1],
+        "the critic's observation": len(state["obs_stats.mean"]),
+        "the action": next(len(x) for name, x in state.items() if name.endswith("log_std")),
+    }
+
+
+def check(world: World, run: Run) -> None:
+    """Raise a ValueError for settings of a run that PPO would ignore, or never see whole episodes with."""
+    faster = [name for name in ("compile", "cuda_graphs") if getattr(run.cfg, name)]
+    require(not faster, "run", faster, "without these: PPO's update stops where the KL says so")
+    require(run.cfg.precision == "float32", "run.precision", run.cfg.precision, "float32 for PPO")
+    require_whole_episodes(world, run.cfg)
+
+
+def before_rollout(agent: Agent, collector: Collector, cfg: Config, run: Run, step: int) -> None:
+    """Begin new episodes where they are due, and follow a linear schedule."""
+    if begin_where_due(collector, run, step):
+        agent.reward_scaler.returns.zero_()
+    if cfg.lr_schedule == "linear":
+        set_lr(agent.optimizer, linear(step - 1, 1.0, 0.0, run.cfg.steps))
 
 
 def train(cfg: Config, world: World, run: Run, evaluate: Evaluate) -> Agent:
     """Train for `run.cfg.steps` iterations of `world.horizon` steps in each of its environments.
 
-    New episodes begin after every `run.checkpoint_every` iterations, because the state of an environment
-    cannot be saved: so a run that was resumed from such a checkpoint equals one that was never stopped.
+    New episodes begin after every `run.checkpoint_every` iterations (`rollout.begin_where_due`).
     """
-    faster = [name for name in ("compile", "cuda_graphs") if getattr(run.cfg, name)]
-    require(not faster, "run", faster, "without these: PPO's update stops where the KL says so")
-    require(run.cfg.precision == "float32", "run.precision", run.cfg.precision, "float32 for PPO")
+    check(world, run)
     privileged = world.critic_spec.obs_dim - world.spec.obs_dim
     agent = Agent(cfg, world.spec, world.env.num_envs, run.rng, privileged=privileged)
     if cfg.start_from:
         take_over(agent, Path(cfg.start_from))
     collector = Collector(world, run.device, state_dim=agent.actor.state_dim)
     for step in run.steps(agent, **world.stateful):
-        if not collector.started or (step - 1) % run.cfg.checkpoint_every == 0:
-            collector.reset(int(run.numpy_rng.integers(2**31)))
-            agent.reward_scaler.returns.zero_()
-        if cfg.lr_schedule == "linear":
-            set_lr(agent.optimizer, linear(step - 1, 1.0, 0.0, run.cfg.steps))
+        before_rollout(agent, collector, cfg, run, step)
         run.log(step, update(agent, collect(agent, collector, run.rng), cfg, run.rng))
         run.log(step, collector.finished(), group="rollout")
         if run.should_eval(step):

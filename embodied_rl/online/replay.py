@@ -6,15 +6,28 @@ from typing import Any
 
 import torch
 
-from embodied_rl.data.types import Batch, Spec
+from embodied_rl.data.types import Batch
 from embodied_rl.offline.interfaces import Data
-from embodied_rl.online.rollout import Steps
+from embodied_rl.online.rollout import Steps, World
+from rl_core.config import require
 
 
 class Replay:
-    """The last `capacity` transitions; its state (what is filled of it) goes into the checkpoint."""
+    """The last `capacity` transitions; its state (what is filled of it) goes into the checkpoint.
 
-    def __init__(self, spec: Spec, capacity: int, device: torch.device, *, gamma: float) -> None:
+    The oldest rollout goes first; one that is forgotten in part goes environment by environment. Raises
+    ValueError for less room than one rollout needs.
+    """
+
+    def __init__(self, world: World, capacity: int, device: torch.device, *, gamma: float) -> None:
+        # Rows that one call of `add` gives the same place would be written in no order that is defined.
+        require(
+            capacity >= world.num_steps,
+            "algo.capacity",
+            capacity,
+            f"at least {world.num_steps}, the steps of a rollout (rollout.num_envs x rollout.horizon)",
+        )
+        spec = world.spec
         self.spec, self._gamma, self._device = spec, gamma, device
         self._capacity, self._added = capacity, 0
         self._rows = Batch(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -14,9 +15,13 @@ from torch import Tensor
 
 from embodied_rl.data.types import Spec, as_fields
 from envs.config import Config as EnvConfig
+from envs.desk.vector import DeskVectorEnv
 from envs.suites import DESK, make_vec
+from rl_core import run as runs
 from rl_core.checkpoint import Stateful
 from rl_core.config import choice, require
+
+FIXED = ("run.checkpoint_every",)  # what a resumed run may not change: it decides when episodes begin
 
 
 @dataclass(kw_only=True, slots=True)
@@ -55,6 +60,11 @@ class World:
         self.env.close()
 
     @property
+    def num_steps(self) -> int:
+        """Environment steps of one rollout."""
+        return self.env.num_envs * self.horizon
+
+    @property
     def stateful(self) -> dict[str, Stateful]:
         """What of the environment belongs in a checkpoint: a wrapper's curriculum, for instance."""
         return {"env": self.env} if isinstance(self.env, Stateful) else {}
@@ -90,6 +100,34 @@ def _select(spec: Spec, keys: tuple[str, ...], field: str) -> Spec:
     for key in keys:
         choice(field, key, dims)
     return dataclasses.replace(spec, obs_keys=keys, obs_dims=tuple(dims[key] for key in keys))
+
+
+def episode_limit(env: VectorEnv) -> int | None:
+    """Steps after which an episode is truncated, where the environment says so."""
+    base: Any = env.unwrapped
+    if isinstance(base, DeskVectorEnv):
+        return base.episodes.options.max_episode_steps
+    spec = base.spec
+    if spec is None and hasattr(base, "get_attr"):  # Gymnasium leaves it with the single environments
+        spec = base.get_attr("spec")[0]
+    return None if spec is None else spec.max_episode_steps
+
+
+def require_whole_episodes(world: World, cfg: runs.Config) -> None:
+    """Raise a ValueError where new episodes begin (`begin_where_due`) before one can reach its time limit.
+
+    What comes late in an episode would never be seen, and only episodes that end early would be counted.
+    """
+    limit, span = episode_limit(world.env), cfg.checkpoint_every * world.horizon
+    if limit is None or cfg.steps <= cfg.checkpoint_every:
+        return
+    require(
+        span >= limit,
+        "run.checkpoint_every",
+        cfg.checkpoint_every,
+        f"at least {math.ceil(limit / world.horizon)} with rollout.horizon={world.horizon}: new episodes "
+        f"begin after every checkpoint, here after {span} steps, and one may last {limit}",
+    )
 
 
 @dataclass(kw_only=True, slots=True)
@@ -201,6 +239,18 @@ class Collector:
     def finished(self) -> dict[str, float]:
         """Mean return, length and success of the episodes that ended since the last call, if any did."""
         return self._tally.take()
+
+
+def begin_where_due(collector: Collector, run: runs.Run, step: int) -> bool:
+    """Begin new episodes after every checkpoint, and where none are under way; returns whether it did.
+
+    The state of an environment cannot be saved. So a run that was resumed from a checkpoint equals one that
+    was never stopped.
+    """
+    due = not collector.started or (step - 1) % run.cfg.checkpoint_every == 0
+    if due:
+        collector.reset(int(run.numpy_rng.integers(2**31)))
+    return due
 
 
 def final_obs(infos: Mapping[str, Any], rows: np.ndarray, spec: Spec) -> np.ndarray:

@@ -2,7 +2,7 @@
 
     L_Q     = sum_i (Q_i(s, a) - y)^2,  y = r + gamma (min_i Qt_i(s', a') - alpha log pi(a' | s'))  (eq. 5)
     L_pi    = alpha log pi(a | s) - min_i Q_i(s, a),  a ~ pi(. | s)                                  (eq. 9)
-    L_alpha = -log alpha (log pi(a | s) - A)                                                         (eq. 18)
+    L_alpha = -log alpha (log pi(a | s) + H),  H = -A for actions of A components                    (eq. 18)
 
 An iteration takes `rollout.horizon` steps in every environment and then `updates_per_step` updates for each
 of them. The networks are those of the offline algorithms.
@@ -26,8 +26,8 @@ from embodied_rl.models.optim import adam
 from embodied_rl.models.policy import Normalizer
 from embodied_rl.offline.interfaces import Evaluate
 from embodied_rl.online.replay import Replay
-from embodied_rl.online.rollout import Act, Collector, World
-from rl_core.config import require, require_widths
+from embodied_rl.online.rollout import Act, Collector, World, begin_where_due, require_whole_episodes
+from rl_core.config import require, require_default, require_widths
 from rl_core.run import Run
 
 
@@ -40,6 +40,8 @@ class Config:
     gamma: float = 0.99
     tau: float = 0.005
     alpha_init: float = 1.0
+    alpha: float | None = None  # fixed; none: learnt by eq. 18, from alpha_init
+    target_entropy: float | None = None  # H in eq. 18, nats; none: -A
     hidden: tuple[int, ...] = (256, 256)
     capacity: int = 1_000_000  # transitions kept
     random_steps: int = 10_000  # environment steps with uniform actions before the first update
@@ -52,13 +54,20 @@ class Config:
         for name in ("lr", "alpha_init", "updates_per_step"):
             value = getattr(self, name)
             require(0 < value < math.inf, f"algo.{name}", value, "finite and > 0")
+        alpha, entropy = self.alpha, self.target_entropy
+        require(alpha is None or 0 < alpha < math.inf, "algo.alpha", alpha, "finite and > 0, or null")
+        require(entropy is None or math.isfinite(entropy), "algo.target_entropy", entropy, "finite, or null")
+        if alpha is not None:
+            require_default(
+                self, ("alpha_init", "target_entropy"), "an alpha that is learnt (algo.alpha=null)"
+            )
         require(0 <= self.gamma <= 1, "algo.gamma", self.gamma, "in [0, 1]")
         require(0 < self.tau <= 1, "algo.tau", self.tau, "in (0, 1]")
         require_widths("algo.hidden", self.hidden)
 
 
 class Agent(nn.Module):
-    """Actor, twin critics with their target, log alpha, one optimizer for all."""
+    """Actor, twin critics with their target, log alpha (also where it is fixed), one optimizer for all."""
 
     def __init__(self, cfg: Config, spec: Spec, generator: torch.Generator) -> None:
         super().__init__()
@@ -66,7 +75,9 @@ class Agent(nn.Module):
         self.actor = SquashedGaussianActor(*dims, generator=generator)
         self.critic = TwinCritic(*dims, generator=generator)
         self.target_critic = target_copy(self.critic)
-        self.log_alpha = nn.Parameter(torch.tensor(math.log(cfg.alpha_init), device=device))
+        alpha = cfg.alpha_init if cfg.alpha is None else cfg.alpha
+        self.log_alpha = nn.Parameter(torch.tensor(math.log(alpha), device=device))
+        self.log_alpha.requires_grad_(cfg.alpha is None)
         trained = [*self.actor.parameters(), *self.critic.parameters(), self.log_alpha]
         self.optimizer = adam((trained, cfg.lr))
         self._identity = Normalizer.identity(spec.obs_dim).to(device)
@@ -90,7 +101,7 @@ def update(agent: Agent, batch: Batch, noise: Noise, cfg: Config) -> dict[str, T
     """One step of every network and of the target; returns the losses and means before the step."""
     action, log_prob = agent.actor(batch.obs).rsample_with_log_prob(noise[0])
     alpha = agent.log_alpha.detach().exp()
-    target_entropy = -batch.action.shape[1]
+    target_entropy = -batch.action.shape[1] if cfg.target_entropy is None else cfg.target_entropy
     alpha_loss = -(agent.log_alpha * (log_prob.detach() + target_entropy)).mean()
     actor_loss = (alpha * log_prob - agent.critic(batch.obs, action, frozen=True).amin(0)).mean()
 
@@ -117,20 +128,23 @@ def update(agent: Agent, batch: Batch, noise: Noise, cfg: Config) -> dict[str, T
 def train(cfg: Config, world: World, run: Run, evaluate: Evaluate) -> Agent:
     """Train for `run.cfg.steps` iterations, each a rollout and its updates.
 
-    New episodes begin after every `run.checkpoint_every` iterations, as in `ppo.train`.
+    New episodes begin after every `run.checkpoint_every` iterations (`rollout.begin_where_due`).
     """
+    privileged = world.critic_spec.obs_keys[len(world.spec.obs_keys) :]
+    require(
+        not privileged, "rollout.critic_keys", privileged, "empty: SAC's critic reads what its actor reads"
+    )
+    require_whole_episodes(world, run.cfg)
     agent = Agent(cfg, world.spec, run.rng)
-    replay = Replay(world.spec, cfg.capacity, run.device, gamma=cfg.gamma)
+    replay = Replay(world, cfg.capacity, run.device, gamma=cfg.gamma)
     collector = Collector(world, run.device)
     step_fn = run.accelerate(update)
-    per_rollout = world.env.num_envs * world.horizon
     for step in run.steps(agent, replay=replay, **world.stateful):
-        if not collector.started or (step - 1) % run.cfg.checkpoint_every == 0:
-            collector.reset(int(run.numpy_rng.integers(2**31)))
-        explore = (step - 1) * per_rollout < cfg.random_steps
+        begin_where_due(collector, run, step)
+        explore = (step - 1) * world.num_steps < cfg.random_steps
         replay.add(collector.collect(uniform(collector, run) if explore else sample(agent, run)))
         run.log(step, collector.finished(), group="rollout")
-        for _ in range(0 if explore else max(1, round(cfg.updates_per_step * per_rollout))):
+        for _ in range(0 if explore else max(1, round(cfg.updates_per_step * world.num_steps))):
             batch = replay.sample(run.rng, cfg.batch_size)
             run.log(step, step_fn(agent, batch, draw_noise(batch, run.rng), cfg))
         if run.should_eval(step):

@@ -146,6 +146,28 @@ def test_rows_after_the_checkpoint_are_written_once(tmp_path: Path):
     assert [row["step"] for row in rows(tmp_path)] == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.parametrize("resume", [False, True])
+def test_cut_before_the_first_checkpoint_all_rows_are_written_once(tmp_path: Path, resume: bool):
+    """Also those of an evaluation before the first step, which stand at step 0."""
+
+    def loop(run: Run, fail_at: int) -> None:
+        for step in run.steps(Agent()):
+            if step == 1:
+                run.log(0, {"success": 0.5}, group="eval")
+                run.metrics.flush()
+            if step == fail_at:
+                raise RuntimeError("power cut")
+            run.log(step, {"loss": 1.0})
+
+    root = config(tmp_path)
+    with Run(root.run, config=root) as run, pytest.raises(RuntimeError, match="power cut"):
+        loop(run, 2)
+    root = config(tmp_path, resume=resume)
+    with Run(root.run, config=root) as run:
+        loop(run, 0)
+    assert [row["step"] for row in rows(tmp_path)] == [0, 1, 2, 3, 4]
+
+
 def test_metrics_are_means_over_the_steps_between_two_rows(tmp_path: Path):
     root = config(tmp_path, log_every=2)
     with Run(root.run, config=root) as run:
@@ -185,6 +207,20 @@ def test_a_directory_with_another_configuration_is_refused(tmp_path: Path):
     changed.lr = 0.2
     with pytest.raises(ValueError, match=r"another configuration \(lr differ\)"):
         train(changed)
+
+
+def test_what_decides_what_is_learnt_may_not_change_on_resume(tmp_path: Path):
+    def go(**changes: object) -> None:
+        root = config(tmp_path, **changes)
+        with Run(root.run, config=root, fixed=("run.checkpoint_every",)) as run:
+            for _ in run.steps(Agent()):
+                pass
+
+    go()
+    with pytest.raises(ValueError, match=r"another configuration \(run.checkpoint_every differ\)"):
+        go(resume=True, steps=6, checkpoint_every=3)
+    go(resume=True, steps=6)  # what is not named may still change
+    train(config(tmp_path, resume=True, steps=8, checkpoint_every=3))  # and so may it in another run
 
 
 def test_a_start_that_failed_leaves_the_directory_free(tmp_path: Path):

@@ -73,13 +73,14 @@ def test_train_online_runs_every_algorithm(tmp_path: Path, algo: str, more: list
         call("train_online", *arguments, *QUICK)  # the directory holds this run already
 
 
-@pytest.mark.parametrize("algo", ["iql", "td3_bc"])
+@pytest.mark.parametrize("algo", ["iql", "td3_bc", "cql"])
 def test_an_offline_run_goes_on_online_and_resumes(datasets: Path, tmp_path: Path, algo: str):
     data = [f"data.id={DATASET}", f"data.root={datasets}", "data.normalize_obs=true", "data.reward_scale=2"]
     small = [f"algo={algo}", "algo.hidden=[8]", "algo.batch_size=16"]
     call("train_offline", *small, *data, f"run.dir={tmp_path / 'offline'}", *QUICK)
     rollout = ["rollout.num_envs=2", "rollout.horizon=3", "rollout.threads=1", "run.checkpoint_every=2"]
-    common = ["algo=finetune", f"algo.offline_run={tmp_path / 'offline'}", *rollout, *QUICK]
+    short = "env.kwargs={max_episode_steps: 6}"  # new episodes begin after 2 x 3 steps
+    common = ["algo=finetune", f"algo.offline_run={tmp_path / 'offline'}", *rollout, short, *QUICK]
     call("train_online", *common, f"run.dir={tmp_path / 'whole'}", "run.steps=4")
     call("train_online", *common, f"run.dir={tmp_path / 'halves'}")
     call("train_online", *common, f"run.dir={tmp_path / 'halves'}", "run.steps=4", "run.resume=true")
@@ -90,6 +91,16 @@ def test_an_offline_run_goes_on_online_and_resumes(datasets: Path, tmp_path: Pat
     assert whole != (tmp_path / "offline" / "policy/model.safetensors").read_bytes()
     rows = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if "eval/success" in row] == [0, 1, 2, 4]  # before the first step too
+    place = OmegaConf.load(tmp_path / "whole" / "config.yaml").env
+    assert place == {"id": "embodied/Desk-v0", "task": "lift_block", "kwargs": {"max_episode_steps": 6}}
+    with pytest.raises(SystemExit):  # it decides when episodes begin
+        call(
+            "train_online",
+            *common,
+            f"run.dir={tmp_path / 'halves'}",
+            "run.resume=true",
+            "run.checkpoint_every=4",
+        )
     with pytest.raises(SystemExit):  # a word that its algorithm does not know
         call("train_online", *common, f"run.dir={tmp_path / 'no'}", "algo.change={expectle: 0.9}")
 
@@ -327,6 +338,9 @@ def test_every_recipe_composes_with_a_script(path: Path):
         ),
         ("judge_clips", ["run=nowhere", "judge=anna"], "no questions"),
         ("train_online", ["algo=finetune", "algo.offline_run=nowhere"], "holds no run"),
+        ("train_online", ["algo=finetune", "rollout.obs_keys=[observation]"], "rollout.obs_keys"),
+        ("train_online", ["algo=sac", "rollout.critic_keys=[desired_goal]"], "rollout.critic_keys"),
+        ("train_online", ["algo=sac", "rollout.num_envs=1", "rollout.horizon=1"], "run.checkpoint_every=50"),
         ("collect_demos", ["data.id=nonsense"], "expected namespace/name-v0"),
         ("collect_demos", ["data.id=x/yy-v0", "policy=nowhere"], "policy='nowhere'"),
         ("collect_demos", ["data.id=x/yy-v0", "env.id=Hoper-v5", "policy=m.zip"], "m.zip"),

@@ -9,7 +9,7 @@ import torch
 
 from embodied_rl.feedback import asking, clips, preference_ppo, reward_model, teachers
 from embodied_rl.feedback.judgements import Folder
-from embodied_rl.online import rollout
+from embodied_rl.online import ppo, rollout
 from envs.config import Config as EnvConfig
 from rl_core import ppo as core
 from rl_core.comparisons import ComparisonStore
@@ -73,6 +73,16 @@ def test_two_and_two_steps_equal_four(world, points, train, tmp_path):
         if file == "metrics.jsonl":  # the clock differs
             texts = [[{**json.loads(row), "time": 0} for row in text.splitlines()] for text in texts]
         assert texts[0] == texts[1], file
+
+
+def test_begins_with_the_policy_of_another_run(world, points, train, tmp_path):
+    there = train(ppo, ppo.Config(hidden=(32, 32)), world(points()), steps=1, name="first")
+    cfg = dataclasses.replace(config(), start_from=str(tmp_path / "first"), lr=1e-12, lr_schedule="constant")
+    here = train(preference_ppo, cfg, world(points(4)), steps=1, name="second")
+    for ours, theirs in zip(here.policy.parameters(), there.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+    with pytest.raises(ValueError, match="algo.start_from=.*algo.hidden is"):
+        train(preference_ppo, dataclasses.replace(cfg, hidden=(8,)), world(points()), steps=1, name="third")
 
 
 def test_comparisons_of_an_earlier_run_come_first(world, points, train, tmp_path):

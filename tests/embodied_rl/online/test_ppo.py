@@ -1,6 +1,7 @@
 """PPO on points that go to a goal: learning, bootstraps by loops, memory, the privileged critic, resume."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 from torch import nn
 
 from embodied_rl.models.policy import ActorPolicy
-from embodied_rl.online import ppo
+from embodied_rl.online import ppo, sac
 from embodied_rl.online.rollout import Collector
 from rl_core import ppo as core
 
@@ -184,10 +185,43 @@ def test_begins_with_the_networks_of_another_run(world, points, train, tmp_path)
     for (name, ours), theirs in zip(here.actor.named_parameters(), there.actor.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, msg=name)
     assert here.obs_stats.count > there.obs_stats.count
-    with pytest.raises(ValueError, match="algo.start_from=.*its networks differ"):
-        train(ppo, config(start_from=start, hidden=(8,)), world(points(4), horizon=18), steps=1, name="third")
+
+
+@pytest.mark.parametrize(
+    ("options", "keys", "difference"),
+    [
+        ({"hidden": (8,)}, {}, r"algo.hidden is \[32, 32\] there, \[8\] here; algo.critic_hidden is"),
+        ({"critic_hidden": (8,)}, {}, r"algo.critic_hidden is \[32, 32\] there, \[8\] here"),
+        ({"memory": "lstm", "memory_size": 16}, {}, "algo.memory is none there, lstm of 16 here"),
+        (
+            {},
+            {"obs_keys": ("observation",), "critic_keys": ("goal",)},
+            "the policy's observation is 3 there, 2 here",
+        ),
+        (
+            {},
+            {"obs_keys": ("goal",)},
+            "the policy's observation is 3 there, 1 here; the critic's observation is",
+        ),
+    ],
+)
+def test_networks_of_other_sizes_are_told_in_a_line(
+    world, points, train, tmp_path, options, keys, difference
+):
+    train(ppo, config(), world(points()), steps=1, name="first")
+    there = {"start_from": str(tmp_path / "first")}
+    with pytest.raises(ValueError, match="algo.start_from=.*its networks have other sizes") as error:
+        train(ppo, config(**there, **options), world(points(), **keys), steps=1, name="second")
+    assert re.search(difference, str(error.value))
+    assert "\n" not in str(error.value)
+
+
+def test_what_holds_no_run_of_ppo_is_named(world, points, train, tmp_path):
     with pytest.raises(ValueError, match="holds no checkpoint"):
-        train(ppo, config(start_from="nowhere"), world(points(4), horizon=18), steps=1, name="fourth")
+        train(ppo, config(start_from="nowhere"), world(points()), steps=1, name="first")
+    train(sac, sac.Config(hidden=(4,), capacity=1000), world(points()), steps=1, name="second")
+    with pytest.raises(ValueError, match="algo.start_from=.*: must be a run of algo=ppo"):
+        train(ppo, config(start_from=str(tmp_path / "second")), world(points()), steps=1, name="third")
 
 
 def test_the_same_seed_gives_the_same_networks_and_another_seed_others(world, points, train):
@@ -230,6 +264,11 @@ def test_the_learning_rate_follows_the_kl():
         ({"gamma": 1.1}, "algo.gamma=1.1: must be in"),
         ({"memory": "gruu"}, "did you mean 'gru'"),
         ({"lr_schedule": "linaer"}, "did you mean 'linear'"),
+        (
+            {"lr": 1e-6, "lr_schedule": "adaptive"},
+            r"algo.lr=1e-06: must be in \[1e-05, 0.01\] with .*adaptive",
+        ),
+        ({"lr": 0.02, "lr_schedule": "adaptive"}, "algo.lr=0.02: must be in"),
         ({"log_std_init": 5.0}, "algo.log_std_init=5.0"),
         ({"critic_hidden": (0,)}, "algo.critic_hidden"),
     ],

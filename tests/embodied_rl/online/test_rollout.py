@@ -1,12 +1,17 @@
 """Rollouts: which step goes where, and what a user can get wrong."""
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from embodied_rl.online import rollout
+from embodied_rl.feedback import preference_ppo
+from embodied_rl.online import ppo, rollout, sac
 from embodied_rl.online.rollout import Collector
 from envs.config import Config as EnvConfig
+from envs.suites import make_vec
+from rl_core import run as runs
 
 
 def right(obs, state, t):
@@ -75,9 +80,48 @@ def test_mistakes_are_named(env, options, message):
         rollout.open_world(EnvConfig(**env), rollout.Config(**{"num_envs": 1, "threads": 1, **options}))
 
 
-def test_an_environment_that_resets_later_is_refused(world, points):
-    from gymnasium.vector import AutoresetMode
+@pytest.mark.parametrize(
+    ("make", "limit"),
+    [
+        (lambda: make_vec("embodied/Desk-v0", 1), 60),
+        (lambda: make_vec("embodied/Desk-v0", 1, max_episode_steps=7), 7),
+        (lambda: make_vec("Pendulum-v1", 1), 200),
+        (lambda: make_vec("Pendulum-v1", 1, parallel=True, max_episode_steps=9), 9),
+        (lambda: gym.wrappers.vector.ClipReward(make_vec("Pendulum-v1", 1), -1, 1), 200),
+        (lambda: SyncVectorEnv([lambda: gym.make("Pendulum-v1")]), 200),
+    ],
+)
+def test_an_environment_tells_its_time_limit(make, limit):
+    env = make()
+    assert rollout.episode_limit(env) == limit
+    env.close()
 
+
+@pytest.mark.parametrize(("every", "horizon", "least"), [(2, 2, 3), (1, 5, 2), (5, 1, 6)])
+def test_episodes_that_never_end_are_refused(world, points, every, horizon, least):
+    """After 6 steps an episode of these points is over: new ones may not begin everywhere before that."""
+    here = world(limited(points()), horizon=horizon)
+    long, short = (runs.Config(steps=steps, checkpoint_every=every) for steps in (every + 1, every))
+    message = f"run.checkpoint_every={every}: must be at least {least} with rollout.horizon={horizon}"
+    with pytest.raises(ValueError, match=message):
+        rollout.require_whole_episodes(here, long)
+    rollout.require_whole_episodes(here, short)  # begins once
+    rollout.require_whole_episodes(here, runs.Config(steps=99, checkpoint_every=least))
+    rollout.require_whole_episodes(world(points(), horizon=horizon), long)  # whose limit nobody knows
+
+
+def limited(env):
+    env.spec = gym.envs.registration.EnvSpec("Points-v0", entry_point="nowhere", max_episode_steps=6)
+    return env
+
+
+@pytest.mark.parametrize("module", [ppo, sac, preference_ppo])
+def test_every_loop_wants_whole_episodes(world, points, train, module):
+    with pytest.raises(ValueError, match="run.checkpoint_every=2: must be at least 3 with rollout.horizon=2"):
+        train(module, module.Config(), world(limited(points()), horizon=2), steps=4, checkpoint_every=2)
+
+
+def test_an_environment_that_resets_later_is_refused(world, points):
     env = points()
     env.metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}
     with pytest.raises(ValueError, match="SAME_STEP"):

@@ -29,7 +29,7 @@ def test_the_replay_holds_true_successors(world, points):
     """Row by row against what the environment itself has recorded."""
     env = points(3, limit=3)
     here, collector = begin(world, env)
-    replay = Replay(here.spec, 100, torch.device("cpu"), gamma=0.9)
+    replay = Replay(here, 100, torch.device("cpu"), gamma=0.9)
     replay.add(collector.collect(ahead))
     rows = replay._rows.map(lambda x: x[:15].view(3, 5, -1))
     for t, step in enumerate(env.transitions):
@@ -44,23 +44,29 @@ def test_the_replay_holds_true_successors(world, points):
 
 def test_a_full_replay_forgets_the_oldest(world, points):
     here, collector = begin(world, points(3))
-    replay = Replay(here.spec, 20, torch.device("cpu"), gamma=0.9)
+    replay = Replay(here, 20, torch.device("cpu"), gamma=0.9)
+    added = []
     for _ in range(3):
         steps = collector.collect(ahead)
         replay.add(steps)
-    assert len(replay) == 20
-    newest = steps.reward.flatten()
-    assert torch.isin(newest, replay._rows.reward).all()
-    twin = Replay(here.spec, 20, torch.device("cpu"), gamma=0.9)
+        added.append(steps.reward.flatten().clone())
+    assert replay._rows.reward.sort().values.tolist() == torch.cat(added)[-20:].sort().values.tolist()
+    twin = Replay(here, 20, torch.device("cpu"), gamma=0.9)
     twin.load_state_dict(replay.state_dict())
     batches = [r.sample(torch.Generator().manual_seed(1), 8) for r in (replay, twin)]
     assert torch.equal(batches[0].obs, batches[1].obs)
 
 
+def test_a_replay_smaller_than_a_rollout_is_refused(world, points, train):
+    cfg = sac.Config(**{**SMALL, "capacity": 14})
+    with pytest.raises(ValueError, match="algo.capacity=14: must be at least 15, the steps of a rollout"):
+        train(sac, cfg, world(points(3), horizon=5), steps=1)
+
+
 @pytest.mark.parametrize(("fraction", "old"), [(0.0, 0), (0.25, 16), (1.0, 64)])
 def test_mixed_batches_hold_the_asked_share(world, points, fraction, old):
     here, collector = begin(world, points(3))
-    replay = Replay(here.spec, 100, torch.device("cpu"), gamma=0.9)
+    replay = Replay(here, 100, torch.device("cpu"), gamma=0.9)
     replay.add(collector.collect(ahead))
 
     class Old:
@@ -107,6 +113,34 @@ def test_losses_by_hand(world, points):
     assert agent.log_alpha.grad.item() == pytest.approx(-(log_prob.mean().item() - 1), rel=1e-3)
 
 
+def test_the_entropy_goes_to_its_target(world, points, train):
+    """More entropy than asked for lowers alpha, less raises it; the default target is minus the actions."""
+    options = {**SMALL, "random_steps": 1, "alpha_init": 0.1}
+    moved = {}
+    for target in (None, -1.0, 50.0, -50.0):
+        agent = train(
+            sac, sac.Config(**options, target_entropy=target), world(points()), steps=2, name=f"{target}"
+        )
+        moved[target] = agent.log_alpha.item() - np.log(0.1)
+    assert moved[None] == moved[-1.0]
+    assert moved[-50.0] < 0.0 < moved[50.0]
+
+
+def test_a_fixed_alpha_stays(world, points, train):
+    cfg = sac.Config(**{**SMALL, "random_steps": 1}, alpha=0.2)
+    agent = train(sac, cfg, world(points()), steps=2)
+    assert agent.log_alpha.exp().item() == pytest.approx(0.2)
+    assert agent.log_alpha.grad is None
+
+
+def test_fields_of_the_critic_alone_are_refused(world, points, train):
+    here = world(points(), obs_keys=("observation",), critic_keys=("goal",))
+    with pytest.raises(
+        ValueError, match=r"rollout.critic_keys=\('goal',\): must be empty: SAC's critic reads"
+    ):
+        train(sac, sac.Config(**SMALL), here, steps=1)
+
+
 def test_learns_to_reach_the_goal(world, points, train, tmp_path):
     cfg = sac.Config(**{**SMALL, "lr": 3e-3, "alpha_init": 0.1, "gamma": 0.9})
     train(sac, cfg, world(points(8), horizon=6), steps=10)
@@ -128,7 +162,18 @@ def test_two_and_two_steps_equal_four(world, points, train):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"lr": -1.0}, "algo.lr=-1.0"), ({"capacity": 0}, "algo.capacity=0"), ({"tau": 0.0}, "algo.tau=0.0")],
+    [
+        ({"lr": -1.0}, "algo.lr=-1.0"),
+        ({"capacity": 0}, "algo.capacity=0"),
+        ({"tau": 0.0}, "algo.tau=0.0"),
+        ({"alpha": 0.0}, "algo.alpha=0.0: must be finite and > 0, or null"),
+        (
+            {"alpha": 0.2, "alpha_init": 0.5},
+            "algo.alpha_init=0.5: must be 1.0 without an alpha that is learnt",
+        ),
+        ({"alpha": 0.2, "target_entropy": -3.0}, "algo.target_entropy=-3.0: must be None without"),
+        ({"target_entropy": float("nan")}, "algo.target_entropy=nan: must be finite, or null"),
+    ],
 )
 def test_what_cannot_train_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
