@@ -1,9 +1,9 @@
 """PPO on the desk, steps per second with learning: ours against Stable-Baselines3 as its users run it.
 
-SB3 steps one desk per process (`SubprocVecEnv`, two processes); we step a batch on two threads. Networks,
-minibatches, epochs and the steps between two updates are the same, so both do the same learning per step.
-Two clocks run along: the wall's, and the CPU seconds of all processes, which other work on the machine hardly
-changes. `python -m benchmarks.bench_online`
+SB3 steps one desk per process (`SubprocVecEnv`, two processes); we step a batch on two threads. Both have one
+thread of torch. Networks, minibatches, epochs and the steps between two updates are the same, so both do the
+same learning per step. Two clocks run along: the wall's, and the CPU seconds of all processes, which other
+work on the machine hardly changes. `python -m benchmarks.bench_online`
 """
 
 import argparse
@@ -34,6 +34,8 @@ HIDDEN = (256, 256)
 STEPS = 4096  # environment steps between two updates
 UPDATE = core.Config(epochs=5, minibatch_size=512)
 PROCESSES = 2
+PHYSICS_THREADS = 2  # ours
+TORCH_THREADS = 1  # of both
 CLOCKS = {"wall": 0, "cpu": 1}  # cpu alone on a machine that does other things too
 
 
@@ -68,7 +70,7 @@ def rates(times: Sequence[np.ndarray]) -> np.ndarray:
 def ours(num_envs: int, iterations: int) -> np.ndarray:
     """Rates over the iterations after the first."""
     cfg = ppo.Config(hidden=HIDDEN, ppo=UPDATE)
-    rollout = Config(num_envs=num_envs, horizon=STEPS // num_envs)
+    rollout = Config(num_envs=num_envs, horizon=STEPS // num_envs, threads=PHYSICS_THREADS)
     times: list[np.ndarray] = []
     with tempfile.TemporaryDirectory() as folder:
         settings = runs.Config(
@@ -116,6 +118,8 @@ def main() -> None:
     parser.add_argument("--num-envs", type=int, default=128)
     parser.add_argument("--clocks", nargs="+", choices=CLOCKS, default=list(CLOCKS))
     args = parser.parse_args()
+    torch.set_num_threads(TORCH_THREADS)
+    os.environ["OMP_NUM_THREADS"] = str(TORCH_THREADS)  # of SB3's processes, which begin with this one's
     pairs = [(ours(args.num_envs, args.iterations), sb3(args.iterations)) for _ in range(args.rounds)]
     write("online", [row(CLOCKS[clock], pairs, args.num_envs) for clock in args.clocks])
 
@@ -140,7 +144,8 @@ def row(index: int, pairs: list[tuple[np.ndarray, np.ndarray]], num_envs: int) -
             "minibatch": UPDATE.minibatch_size,
             "epochs": UPDATE.epochs,
             "hidden": list(HIDDEN),
-            "torch_threads": torch.get_num_threads(),
+            "physics_threads": PHYSICS_THREADS,
+            "torch_threads": TORCH_THREADS,
         },
     )
 

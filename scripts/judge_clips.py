@@ -1,6 +1,6 @@
 """Compare clips that a training asks about; the training then goes on with run.resume=true.
 
-python scripts/judge_clips.py run=runs/lift-person judge=anna
+python scripts/judge_clips.py run=runs/cheetah-person judge=anna
 """
 
 from dataclasses import dataclass
@@ -27,7 +27,11 @@ def main(cfg: Config) -> None:
     folder = Path(cfg.run) / FOLDER
     console.print(f"look at {folder / clips.PAGE}: which clip is better, 1 or 2, or are they equal?")
     left = clips.answer(folder, cfg.judge)
-    console.print(f"{left} questions are left" if left else "all judged; continue with run.resume=true")
+    console.print(
+        f"{left} questions are left; the same command goes on with them"
+        if left
+        else "all judged; continue with run.resume=true"
+    )
 
 
 if __name__ == "__main__":

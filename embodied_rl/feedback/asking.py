@@ -20,7 +20,7 @@ from torch import Tensor
 
 from embodied_rl.feedback import clips, reward_model, teachers
 from embodied_rl.feedback.judgements import CLIPS, Folder, Judgements
-from embodied_rl.feedback.segments import Pool, Segments, cut, sample, starts
+from embodied_rl.feedback.segments import Pool, Segments, cut, disjoint, sample, segment_name
 from embodied_rl.online.rollout import Steps, World
 from rl_core.config import choice, require
 from rl_core.run import Run
@@ -84,11 +84,8 @@ class Feedback:
         """
         if self._camera is None:
             return {}
-        if self._due(step):
-            last = max(1, self._horizon - self._cfg.segment + 1)
-            self._camera.film(
-                self._run.numpy_rng.integers(last, size=self._camera.num_envs), self._cfg.segment
-            )
+        if count := self._due(step):
+            self._film(self._camera, 2 * count, step)  # two clips for each question
         asked = self.judged.asked
         if asked is None:
             return {}
@@ -116,27 +113,36 @@ class Feedback:
     def _due(self, step: int) -> int:
         return max(0, self._cfg.due(step, self._run.cfg.steps) - self.judged.num_asked)
 
+    def _film(self, camera: clips.Camera, count: int, step: int) -> None:
+        """Have `count` pieces of the coming rollout filmed, or as many as it holds."""
+        length, folder = self._cfg.segment, self._folder.path / CLIPS
+        places = disjoint(
+            count, length, num_envs=camera.num_envs, horizon=self._horizon, rng=self._run.numpy_rng
+        )
+        pieces = [
+            clips.Piece(env=env, start=start, file=folder / f"{segment_name(step, env, start)}.mp4")
+            for env, start in places.tolist()
+        ]
+        camera.film(pieces, length)
+
     def _developed(self, camera: clips.Camera, steps: Steps, step: int) -> Segments:
-        """What the camera saw whole, with its clips on disk."""
-        places = torch.stack([torch.arange(len(camera.starts)), torch.from_numpy(camera.starts)], dim=1)
-        whole = {tuple(place) for place in starts(steps.ended, self._cfg.segment).tolist()}
-        kept = torch.tensor([tuple(place) in whole for place in places.tolist()])
-        segments = cut(steps, places[kept].to(self._run.device), self._cfg.segment, step)
-        camera.write(segments, self._folder.path / CLIPS)
-        return segments
+        """What the camera saw whole."""
+        places = torch.tensor([[piece.env, piece.start] for piece in camera.whole], dtype=torch.int64)
+        return cut(steps, places.view(-1, 2).to(self._run.device), self._cfg.segment, step)
 
     def _choose(self, count: int) -> Tensor:
         """Pairs to ask about, `[count, 2]` indices into the pool; ValueError where there are too few."""
-        cfg, rng = self._cfg, self._run.rng
+        cfg, rng, known = self._cfg, self._run.rng, self.judged.known
         if cfg.selection == "uniform" or not len(self.judged):
-            pairs = self.pool.pairs(count, rng)
+            pairs = self.pool.pairs(count, rng, known)
         else:
-            pairs = self.pool.pairs(cfg.candidates * count, rng)
+            pairs = self.pool.pairs(cfg.candidates * count, rng, known)
             pairs = pairs[self._agent.disagreement(self.pool.segments[pairs]).argsort(descending=True)]
         if len(pairs) < count:
             raise ValueError(
                 f"algo.feedback.segment={cfg.segment}: {len(self.pool)} whole segments make too few pairs "
-                f"for {count} questions; shorten it, or raise rollout.num_envs or rollout.horizon"
+                f"for {count} questions ({len(known)} were asked before); shorten it, or lower "
+                "algo.feedback.num_comparisons, or raise rollout.num_envs or rollout.horizon"
             )
         return pairs[:count]
 

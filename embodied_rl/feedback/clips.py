@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,17 @@ QUESTIONS, PAGE = "questions.jsonl", "questions.html"
 ANSWERS = {"1": (0, 1), "2": (1, 0), "=": (0, 0)}
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Piece:
+    """A piece of a rollout: a simulation, the first step, and where its clip goes."""
+
+    env: int
+    start: int
+    file: Path
+
+
 class Camera(VectorWrapper):
-    """Films one piece of the coming rollout in every simulation, when asked to.
+    """Films pieces of the coming rollout, when asked to; `whole` are those that no end of an episode cut.
 
     Raises ValueError for environments that cannot be drawn: without MuJoCo, or in other processes.
     """
@@ -35,31 +45,39 @@ class Camera(VectorWrapper):
     def __init__(self, env: VectorEnv) -> None:
         super().__init__(env)
         check_drawable(env.unwrapped)
-        self.starts = np.zeros(env.num_envs, np.int64)
-        self._length, self._t = 0, 0
-        self._frames: list[list[NDArray[np.uint8]]] = []
+        self.film([], 0)
 
-    def film(self, starts: NDArray[np.int64], length: int) -> None:
-        """Film `length` steps from step `starts [N]` of the rollout that comes next."""
-        self.starts, self._length, self._t = starts, length, 0
-        self._frames = [[] for _ in starts]
+    def film(self, pieces: Sequence[Piece], length: int) -> None:
+        """Film these pieces of `length` steps in the rollout that comes next."""
+        self._pieces, self._length, self._t = pieces, length, 0
+        self._open: list[tuple[Piece, list[NDArray[np.uint8]]]] = []
+        self.whole: list[Piece] = []
 
     def step(self, actions: Any) -> Any:
-        """Draw what is to be seen before the step."""
-        filmed = (self.starts <= self._t) & (self._t < self.starts + self._length)
-        for i in np.flatnonzero(filmed):
-            self._frames[i].append(render_frame(self.env.unwrapped, int(i)))
+        """Draw what is to be seen before the step; a clip is written when it ends: frames do not pile up."""
+        self._open += [(piece, []) for piece in self._pieces if piece.start == self._t]
+        for piece, frames in self._open:
+            frames.append(render_frame(self.env.unwrapped, piece.env))
+        result = self.env.step(actions)
         self._t += 1
-        return self.env.step(actions)
+        ended = result[2] | result[3]
+        for piece, frames in self._open:
+            if len(frames) == self._length:
+                self._write(piece.file, frames)
+                self.whole.append(piece)
+        self._open = [
+            (piece, frames)
+            for piece, frames in self._open
+            if len(frames) < self._length and not ended[piece.env]
+        ]
+        return result
 
-    def write(self, segments: Segments, directory: Path) -> None:
-        """Write the clips of filmed segments `[S]`, in real time."""
-        fps = float(self.env.metadata.get("render_fps", 30.0))
-        for name, env in zip(segments.names(), segments.place[:, 1].tolist(), strict=True):
-            video = Mp4Writer(directory / f"{name}.mp4", fps=fps)
-            for frame in self._frames[env]:
-                video.add(frame)
-            video.close()
+    def _write(self, file: Path, frames: Sequence[NDArray[np.uint8]]) -> None:
+        """In real time."""
+        video = Mp4Writer(file, fps=float(self.env.metadata.get("render_fps", 30.0)))
+        for frame in frames:
+            video.add(frame)
+        video.close()
 
 
 def ask(folder: Folder, pairs: Segments) -> None:
@@ -81,7 +99,7 @@ def _row(number: int, items: tuple[str, str]) -> str:
 
 
 def answer(folder: Path, judge: str, read: Callable[[str], str] = input) -> int:
-    """Ask a person about every open question, until all are judged or "q"; returns how many are left.
+    """Ask a person about every open question, until "q" or the end of the input; returns how many are left.
 
     Each answer is on disk at once. Raises ValueError for a folder without questions.
     """
@@ -93,11 +111,19 @@ def answer(folder: Path, judge: str, read: Callable[[str], str] = input) -> int:
     judged = {comparison.items for comparison in store}
     left = [row for row in enumerate(asked, 1) if tuple(row[1]["items"]) not in judged]
     for done, (number, row) in enumerate(left):
-        word = ""
-        while word not in (*ANSWERS, "q"):
-            word = read(f"{number}/{len(asked)}, {row['question']} 1, 2, = or q to stop: ").strip()
+        word = _reply(f"{number}/{len(asked)}, {row['question']} 1, 2, = or q to stop: ", read)
         if word == "q":
             return len(left) - done
         items = tuple(row["items"])
         store.append(Comparison(question=row["question"], items=items, rank=ANSWERS[word], judge=judge))
     return 0
+
+
+def _reply(prompt: str, read: Callable[[str], str]) -> str:
+    word = ""
+    while word not in (*ANSWERS, "q"):
+        try:
+            word = read(prompt).strip()
+        except EOFError:  # Ctrl-D, or a file of answers that is at its end
+            return "q"
+    return word

@@ -46,6 +46,13 @@ class Judgements:
         assert self._pairs is not None, "add() first"
         return self._pairs
 
+    @property
+    def known(self) -> Tensor:
+        """Places `[Q, 2, 3]` of the pairs that this run asked about; other runs' places are not its own."""
+        if self._pairs is None:
+            return torch.zeros(0, 2, 3, dtype=torch.int64)
+        return self._pairs.place[len(self) - self.num_asked :]  # an earlier run's come first
+
     def add(self, pairs: Segments, preference: Tensor, generator: torch.Generator) -> None:
         """Take in judged pairs, and draw how often each member sees them: Poisson(1), a bootstrap."""
         ones = torch.ones(len(pairs), self._members, device=generator.device)
@@ -112,19 +119,27 @@ class Folder:
     def load(self, length: int) -> tuple[Segments, Tensor]:
         """All judged pairs `[Q, 2]` of segments of `length` steps, and their preferences `[Q]`.
 
-        Raises ValueError for another environment, other fields or lengths, for items that are no segments,
-        and for a folder without comparisons.
+        Raises ValueError for another environment or task, other fields or lengths, for items that are no
+        segments, and for a folder without comparisons or segments.
         """
         comparisons = list(self.store)
         if not comparisons:
             raise ValueError(f"{self.store.path}: holds no comparisons")
-        segments = join([self._read(file, length) for file in sorted((self.path / SEGMENTS).glob("*"))])
+        files = sorted((self.path / SEGMENTS).glob("*.safetensors"))
+        if not files:
+            raise ValueError(f"{self.path / SEGMENTS}: holds no segments, which {self.store.path} compares")
+        segments = join([self._read(file, length) for file in files])
         index = {name: i for i, name in enumerate(segments.names())}
         for number, comparison in enumerate(comparisons, 1):
             unknown = [item for item in comparison.items if item not in index]
             if unknown or len(comparison.items) != 2:
                 what = f"segment {unknown[0]!r} is not in {SEGMENTS}/" if unknown else "must hold two items"
                 raise ValueError(f"{self.store.path}, line {number}: {what}")
+            if comparison.question != self.question():
+                raise ValueError(
+                    f"{self.store.path}, line {number}: answers {comparison.question!r}, "
+                    f"this run asks {self.question()!r}"
+                )
         chosen = torch.tensor([[index[item] for item in c.items] for c in comparisons])
         return segments[chosen], torch.tensor([_preference(c.rank) for c in comparisons])
 

@@ -7,10 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from embodied_rl.online.rollout import Steps
+from rl_core.config import require
 
 
 @dataclass(kw_only=True, slots=True)
@@ -43,7 +46,12 @@ class Segments:
 
     def names(self) -> list[str]:
         """One word for each of `[S]` segments: the name of its clip, and of the item in a comparison."""
-        return [f"{step:06d}-{env:03d}-{t:04d}" for step, env, t in self.place.tolist()]
+        return [segment_name(*place) for place in self.place.tolist()]
+
+
+def segment_name(iteration: int, env: int, start: int) -> str:
+    """What the segment of this place is called."""
+    return f"{iteration:06d}-{env:03d}-{start:04d}"
 
 
 def join(parts: list[Segments]) -> Segments:
@@ -58,13 +66,33 @@ def starts(ended: Tensor, length: int) -> Tensor:
     A segment may end with its episode, but not go on into the next.
     """
     num, horizon = ended.shape
-    if length > horizon:
-        raise ValueError(f"algo.feedback.segment={length}: must be at most rollout.horizon={horizon}")
+    _check_length(length, horizon)
     before = torch.zeros(num, horizon + 1, dtype=torch.int64, device=ended.device)
     before[:, 1:] = ended.cumsum(1)  # episodes that ended before step t
     last = horizon - length + 1
     whole = before[:, length - 1 : length - 1 + last] == before[:, :last]
     return whole.nonzero()
+
+
+def disjoint(
+    count: int, length: int, *, num_envs: int, horizon: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Random places of `count` segments of a rollout, fewer where no more fit: `[K, 2]` rows and steps.
+
+    No two share a step, and the environments get equally many, or one more.
+    """
+    _check_length(length, horizon)
+    each = np.full(num_envs, count // num_envs)
+    each[rng.permutation(num_envs)[: count % num_envs]] += 1
+    places = []
+    for env, num in enumerate(np.minimum(each, horizon // length)):
+        gaps = np.sort(rng.integers(horizon - num * length + 1, size=num))
+        places += [(env, start) for start in gaps + length * np.arange(num)]
+    return np.array(places, np.int64).reshape(-1, 2)
+
+
+def _check_length(length: int, horizon: int) -> None:
+    require(length <= horizon, "algo.feedback.segment", length, f"at most rollout.horizon={horizon}")
 
 
 def cut(steps: Steps, places: Tensor, length: int, iteration: int) -> Segments:
@@ -108,12 +136,25 @@ class Pool:
         both = new if self._segments is None else join([self._segments, new])
         self._segments = both[slice(max(0, len(both) - self._capacity), None)]
 
-    def pairs(self, count: int, generator: torch.Generator) -> Tensor:
-        """At most `count` different pairs of different segments, `[K, 2]` int64, in random order."""
+    def pairs(self, count: int, generator: torch.Generator, known: Tensor | None = None) -> Tensor:
+        """At most `count` different pairs of different segments, `[K, 2]` int64, in random order.
+
+        `known [Q, 2, 3]` are the places of pairs that are not to be drawn.
+        """
         device = generator.device
         every = torch.triu_indices(len(self), len(self), offset=1, device=device)
-        chosen = torch.randperm(every.shape[1], generator=generator, device=device)[:count]
-        return every[:, chosen].T
+        order = torch.randperm(every.shape[1], generator=generator, device=device)
+        if known is None or not len(known):
+            return every[:, order[:count]].T
+        drawn = every[:, order[: count + len(known)]].T  # no more than the known ones can fall out
+        return drawn[self._new(drawn, known)][:count]
+
+    def _new(self, pairs: Tensor, known: Tensor) -> Tensor:
+        """Which of `pairs [K, 2]` are none of the `known [Q, 2, 3]`, in either order: `[K]` bool."""
+        places = [tuple(place) for place in self.segments.place.tolist()]
+        old = {frozenset(tuple(place) for place in pair) for pair in known.tolist()}
+        new = [frozenset((places[i], places[j])) not in old for i, j in pairs.tolist()]
+        return torch.tensor(new, dtype=torch.bool, device=pairs.device)
 
     def state_dict(self) -> dict[str, Any]:
         """The segments that are there."""

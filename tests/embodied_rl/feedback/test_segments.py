@@ -1,10 +1,11 @@
 """Segments and what a teacher says of them."""
 
+import numpy as np
 import pytest
 import torch
 
 from embodied_rl.feedback import teachers
-from embodied_rl.feedback.segments import Pool, Segments, cut, starts
+from embodied_rl.feedback.segments import Pool, Segments, cut, disjoint, starts
 from embodied_rl.online.rollout import Steps
 
 
@@ -26,6 +27,26 @@ def test_no_segment_goes_on_into_the_next_episode():
     assert len(starts(ended, 1)) == 10
     with pytest.raises(ValueError, match="algo.feedback.segment=6: must be at most rollout.horizon=5"):
         starts(ended, 6)
+
+
+@pytest.mark.parametrize("count", [1, 7, 12, 100])
+def test_disjoint_places_share_no_step_and_fill_the_rollout_if_need_be(count):
+    options = {"num_envs": 3, "horizon": 14}
+    places = disjoint(count, 3, **options, rng=np.random.default_rng(count))
+    assert len(places) == min(count, 3 * 4)
+    steps = {(env, start + t) for env, start in places.tolist() for t in range(3)}
+    assert len(steps) == 3 * len(places)
+    assert all(0 <= env < 3 and 0 <= t < 14 for env, t in steps)
+    per_env = np.bincount(places[:, 0], minlength=3)
+    assert per_env.max() - per_env.min() <= 1
+    with pytest.raises(ValueError, match="algo.feedback.segment=15: must be at most rollout.horizon=14"):
+        disjoint(count, 15, **options, rng=np.random.default_rng(0))
+
+
+def test_disjoint_places_are_everywhere():
+    rng = np.random.default_rng(0)
+    found = {tuple(place) for _ in range(300) for place in disjoint(2, 3, num_envs=1, horizon=8, rng=rng)}
+    assert found == {(0, start) for start in range(6)}
 
 
 def test_a_segment_is_what_was_seen_done_and_paid():
@@ -61,6 +82,20 @@ def test_the_pool_keeps_the_last_and_pairs_are_different():
     other = Pool(4)
     other.load_state_dict(pool.state_dict())
     assert torch.equal(other.segments.reward, pool.segments.reward)
+
+
+def test_known_pairs_are_not_drawn_again():
+    pool = Pool(9)
+    pool.add(made([[1.0], [2.0], [3.0], [4.0]]))
+    every = pool.pairs(6, torch.Generator().manual_seed(0))
+    known = pool.segments[every[[0, 3]].flip(1)].place  # the other way round
+    left = pool.pairs(6, torch.Generator().manual_seed(0), known)
+    assert torch.equal(left, every[[1, 2, 4, 5]])
+    assert torch.equal(pool.pairs(2, torch.Generator().manual_seed(0), known), every[[1, 2]])
+    elsewhere = known + 100
+    assert torch.equal(pool.pairs(3, torch.Generator().manual_seed(0), elsewhere), every[:3])
+    nothing = pool.pairs(6, torch.Generator().manual_seed(0), pool.segments[every].place)
+    assert nothing.shape == (0, 2)
 
 
 PAIRS = made([[1.0, 2.0], [2.0, 2.0], [0.0, 3.0], [5.0, 0.0]])[torch.tensor([[0, 1], [1, 0], [0, 2], [3, 2]])]
