@@ -19,6 +19,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 T = TypeVar("T")
 
@@ -109,17 +110,40 @@ def _compose(
         for name, node in options.items():
             store.store(group=group, name=name, node=node)
     mappings = [word for word in overrides if _MAPPING.fullmatch(word)]
+    files = [
+        word for word in overrides if (found := _FILE.fullmatch(word)) and (CONFIG_DIR / found[1]).is_dir()
+    ]
+    words = [word for word in overrides if word not in (*mappings, *files)]
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         try:
-            composed = compose(script, overrides=[word for word in overrides if word not in mappings])
+            composed = compose(script, overrides=words)
         except (HydraException, OmegaConfBaseException) as error:
             raise ValueError(_explain(error, script, overrides)) from error
+    for word in files:
+        _read(composed, word)
     for word in mappings:
         _extend(composed, word)
     return composed
 
 
 _MAPPING = re.compile(r"([\w.]+)=(\{.*\})")  # key={name: value}
+_FILE = re.compile(r"(\w+)=(.+\.ya?ml)")  # group=file: an option of the user's own
+
+
+def _read(composed: DictConfig, override: str) -> None:
+    """Let a YAML file of the user's stand for an option of a group; what it does not name stays."""
+    matched = _FILE.fullmatch(override)
+    assert matched
+    group, path = matched[1], Path(matched[2])
+    require(
+        group in composed, group, str(path), f"left out: this script has only {', '.join(map(str, composed))}"
+    )
+    require(path.is_file(), group, str(path), f"a YAML file that is there, or a name in configs/{group}")
+    try:
+        for key, value in OmegaConf.load(path).items():
+            OmegaConf.update(composed, f"{group}.{key!s}", value, merge=False)
+    except (OmegaConfBaseException, YAMLError, AttributeError) as error:
+        raise ValueError(f"{group}={path}: is no option of it ({_first_line(error)})") from error
 
 
 def _extend(composed: DictConfig, override: str) -> None:

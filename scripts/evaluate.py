@@ -2,6 +2,7 @@
 
 python scripts/evaluate.py policy=runs/desk-lift_block-expert-v0/iql-seed0 eval.episodes=200
 python scripts/evaluate.py policy=expert env.id=embodied/Desk-v0 env.task=place_block
+python scripts/evaluate.py policy=runs/transfer/fixed-seed0 reality=worn_arm
 python scripts/evaluate.py policy=sac.zip trust=true env.id=Hopper-v5 vec_normalize=statistics.pkl
 """
 
@@ -13,6 +14,7 @@ from omegaconf import MISSING
 import envs.config
 from embodied_rl.eval import evaluator, results
 from embodied_rl.models.sources import open_policy
+from embodied_rl.sim2real import realities
 from rl_core import config
 from rl_core.progress import console
 
@@ -24,7 +26,8 @@ class Config:
     policy: str = MISSING  # expert | directory | SB3 .zip
     trust: bool = False  # SB3 files contain pickles
     vec_normalize: str = ""  # SB3: what VecNormalize.save wrote beside the model
-    out: str = ""  # empty: runs/evaluate/ and the name of the policy
+    out: str = ""  # empty: runs/evaluate/ and the name of the policy, and of the reality
+    reality: str = ""  # a held-out desk of embodied_rl.sim2real.realities
     env: envs.config.Config = field(default_factory=envs.config.Config)
     eval: evaluator.Config = field(default_factory=evaluator.Config)
 
@@ -34,8 +37,9 @@ def main(cfg: Config) -> None:
     policy, spec = open_policy(
         cfg.policy, cfg.env, trust=cfg.trust, vec_normalize=cfg.vec_normalize, seed=cfg.eval.seed
     )
-    out = Path(cfg.out or f"runs/evaluate/{cfg.policy.strip('./').replace('/', '-')}")
-    with evaluator.Evaluator(cfg.eval, spec) as evaluation:
+    name = "-".join(word for word in (cfg.policy.strip("./").replace("/", "-"), cfg.reality) if word)
+    out = Path(cfg.out or f"runs/evaluate/{name}")
+    with evaluator.Evaluator(cfg.eval, spec, make=realities.maker(cfg.reality)) as evaluation:
         console.print(results.headline(evaluation.final(policy, out)))
     console.print(f"report: {out / 'report.html'}")
 

@@ -2,6 +2,7 @@
 
 python scripts/identify_system.py data.id=desk/shaken-v0 contacts=false
 python scripts/identify_system.py data.id=desk/shaken-v0 'shake={arm_gain: 0.8, joint_noise: 3e-4}'
+python scripts/identify_system.py data.id=desk/shaken-v1 belief=runs/identify out=runs/identify-2
 """
 
 import json
@@ -30,14 +31,21 @@ class Config:
     contacts: bool = True  # false: the arm moved freely; twice as fast
     seconds: float = 60.0  # of motion, the first ones
     start: dict[str, float] = field(default_factory=dict)  # values other than nominal to begin with
+    belief: str = ""  # directory of an earlier round, of other motion: begin there, and combine the two
     out: str = "runs/identify"
     data: Target = field(default_factory=Target)  # recorded motion
     shake: dict[str, float] = field(default_factory=dict)  # record it first, on a desk with these values
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        config.require(self.seconds > 0, "seconds", self.seconds, "greater than 0")
+        config.require(self.seed >= 0, "seed", self.seed, "at least 0")
+
 
 def main(cfg: Config) -> None:
     """Record if asked to, fit, write."""
+    earlier = Belief.load(Path(cfg.belief)) if cfg.belief else None
     if cfg.shake:
         env = make_vec(DESK, 10, max_episode_steps=60, terminate_on_success=False)
         env.unwrapped.set_parameters(cfg.shake)  # type: ignore[attr-defined]
@@ -46,11 +54,14 @@ def main(cfg: Config) -> None:
         ) as out:
             collect.record(Excitation(cfg.seed), env, out, episodes=10, seed=cfg.seed)
     motion = motion_of(minari_io.load(cfg.data.id, cfg.data.root or None), cfg.seconds)
-    fit = identify(motion, cfg.parameters, channels=cfg.channels, start=cfg.start, contacts=cfg.contacts)
+    start = (earlier.values() if earlier else {}) | cfg.start
+    fit = identify(motion, cfg.parameters, channels=cfg.channels, start=start, contacts=cfg.contacts)
+    belief = earlier.update(fit) if earlier else Belief.of(fit)
     folder = Path(cfg.out)
-    figures.write(folder, own_figures.fit_figures(motion, fit, contacts=cfg.contacts))
-    (folder / "fit.json").write_text(json.dumps(fit.to_json(), indent=1) + "\n")
-    (folder / "randomization.yaml").write_text(config.to_yaml(Belief.of(fit).randomization()))
+    figures.write(folder, own_figures.fit_figures(motion, fit, contacts=cfg.contacts, start=start))
+    (folder / "fit.json").write_text(json.dumps(fit.to_json() | {"start": start}, indent=1) + "\n")
+    belief.save(folder)
+    (folder / "randomization.yaml").write_text(config.to_yaml(belief.randomization()))
     console.print(fit.summary())
     console.print(f"report: {report.write_report(folder)}")
 

@@ -20,6 +20,8 @@ from rl_core import config
 from rl_core import run as runs
 from rl_core.progress import console
 
+ALGORITHMS = {"ppo": ppo}
+
 
 @dataclass(kw_only=True, slots=True)
 class Config:
@@ -51,4 +53,4 @@ def main(cfg: Config) -> None:
 
 
 if __name__ == "__main__":
-    config.main("transfer", Config, {"algo": {"ppo": ppo.Config}}, main)
+    config.main("transfer", Config, {"algo": {n: m.Config for n, m in ALGORITHMS.items()}}, main)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
+
+from gymnasium.vector import VectorEnv
 
 from embodied_rl.data.types import Spec
 from embodied_rl.eval import report, results, rollout, scores
@@ -41,14 +43,21 @@ class Evaluator:
     """Runs policies in the environment of `spec`; a context manager that closes it at the end.
 
     Mazes end with success, as `scores.arguments` says. `dataset` is a Minari dataset's metadata, which may
-    hold reference scores. Raises ValueError if the environment's spaces differ from the spec.
+    hold reference scores. `make` takes the arguments of `make_vec`. Raises ValueError if the environment's
+    spaces differ from the spec.
     """
 
-    def __init__(self, cfg: Config, spec: Spec, dataset: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        cfg: Config,
+        spec: Spec,
+        dataset: Mapping[str, Any] | None = None,
+        make: Callable[..., VectorEnv] = make_vec,
+    ) -> None:
         self._cfg = cfg
         num_envs = min(cfg.num_envs, max(cfg.episodes, cfg.curve_episodes))
         kwargs = {**spec.env_kwargs, **scores.arguments(spec.env_id)}
-        self._env = make_vec(spec.env_id, num_envs, **kwargs)
+        self._env = make(spec.env_id, num_envs, **kwargs)
         spec.check(self._env.single_observation_space, self._env.single_action_space)
         self._reference = scores.reference(spec.env_id, dataset)
 

@@ -6,7 +6,10 @@ arXiv:1810.05687), which samples parameters where `embodied_rl.sim2real.sysid` t
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +21,8 @@ from envs.desk.scene import shared_model
 from rl_core.config import require
 
 Floats = NDArray[np.float64]
+
+FILE = "belief.json"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,6 +74,40 @@ class Belief:
         """What one fit says."""
         return cls(names=fit.names, mean=fit.value, covariance=fit.covariance)
 
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "names": list(self.names), "mean": self.mean.tolist(), "covariance": self.covariance.tolist()
+        }  # fmt: skip
+
+    @classmethod
+    def of_json(cls, tree: Mapping[str, Any]) -> Belief:
+        """What `to_json` made."""
+        names, mean = tuple(tree["names"]), np.array(tree["mean"])
+        return cls(
+            names=names, mean=mean, covariance=np.array(tree["covariance"]).reshape(len(names), len(names))
+        )
+
+    @classmethod
+    def load(cls, directory: Path) -> Belief:
+        """Read the belief that `scripts/identify_system.py` left; raises ValueError where there is none."""
+        path = directory / FILE
+        require(path.is_file(), "belief", str(directory), f"the directory of an identification, with {FILE}")
+        return cls.of_json(json.loads(path.read_text()))
+
+    def save(self, directory: Path) -> None:
+        """Write it where `load` finds it."""
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / FILE).write_text(json.dumps(self.to_json(), indent=1) + "\n")
+
+    def values(self) -> dict[str, float]:
+        """Means by name, within the physical bounds."""
+        known = table(shared_model())
+        return {
+            n: float(np.clip(m, known[n].low, known[n].high))
+            for n, m in zip(self.names, self.mean, strict=True)
+        }
+
     def update(self, fit: Fit) -> Belief:
         """Take in a further, independent fit: precisions add, means are weighted by them."""
         names = tuple(dict.fromkeys((*self.names, *fit.names)))
@@ -93,8 +132,7 @@ class Belief:
         std = np.sqrt(np.diag(self.covariance))
         parameters: dict[str, Any] = {}
         correlations: dict[str, Any] = {}
-        for i, name in enumerate(self.names):
-            mean = float(np.clip(self.mean[i], known[i].low, known[i].high))
+        for i, (name, mean) in enumerate(self.values().items()):
             parameters[name] = {"normal": [mean, float(max(std[i], least[i]))]}
             # What was widened has the spread of nobody's data, and no correlation with anything.
             wide = [j for j in range(i) if std[i] > least[i] and std[j] > least[j]]

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import fnmatch
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -99,18 +99,38 @@ def rules(config: Mapping[str, Mapping[str, Any]], table: Mapping[str, Known]) -
     return tuple(_rule(name, pattern, config[pattern], table[name]) for name, pattern in last.items())
 
 
-def matches(pattern: str, table: Mapping[str, Known]) -> list[str]:
-    """Names of `table` that a name or pattern stands for; raises ValueError, with the nearest, for none."""
+def matches(pattern: str, table: Mapping[str, Known], field: str = "randomization.parameters") -> list[str]:
+    """Names of `table` that a name or pattern stands for; raises ValueError, with the nearest, for none.
+
+    `body_mass[*]` stands for rows, which are factors, `body_mass[*,0]` for components, which are values.
+    """
     escaped = pattern.replace("[", "[[]")  # brackets are part of names such as body_mass[object0]
-    names = fnmatch.filter(table, escaped)
+    names = [name for name in fnmatch.filter(table, escaped) if "," in pattern or "," not in name]
     if not names:
-        hint = did_you_mean(pattern, table)
-        raise ValueError(f"randomization: no parameter is called {pattern!r}{hint}")
+        raise ValueError(f"{field}: no parameter is called {pattern!r}{did_you_mean(pattern, table)}")
     return names
+
+
+def mapping(field: str, value: Any, example: str) -> Mapping[str, Any]:
+    """Return `value`; raise ValueError with the example unless it is a mapping."""
+    require(isinstance(value, Mapping), field, value, f"a mapping such as {example}")
+    result: Mapping[str, Any] = value
+    return result
+
+
+def number(field: str, value: Any) -> float:
+    """Return `value` as a float; raise ValueError unless it is a finite number."""
+    try:
+        result = float(value)
+    except (TypeError, ValueError):
+        result = math.nan
+    require(math.isfinite(result), field, value, "a finite number")
+    return result
 
 
 def _rule(name: str, pattern: str, spec: Mapping[str, Any], known: Known) -> Rule:
     field = f"randomization.{name}"
+    spec = mapping(field, spec, "{uniform: [low, high]}")
     kinds = [key for key in spec if key in _ARITY]
     for key in spec:
         choice(f"key of {field}", str(key), (*_ARITY, *_OPTIONS))
@@ -120,7 +140,8 @@ def _rule(name: str, pattern: str, spec: Mapping[str, Any], known: Known) -> Rul
     numbers = _numbers(field, kind, spec[kind], known.choices)
     every = str(spec.get("every", "step" if "correlation" in spec else "episode"))
     choice(f"{field}.every", every, ("episode", "step"))
-    correlation = float(spec.get("correlation", 0.0))
+    correlation, together = number(f"{field}.correlation", spec.get("correlation", 0.0)), spec.get("together")
+    require(together in (None, False, True), f"{field}.together", together, "true or false")
     require(correlation >= 0.0, f"{field}.correlation", correlation, "at least 0 seconds")
     require(
         correlation == 0.0 or every == "step", f"{field}.every", every, "step where there is a correlation"
@@ -128,13 +149,16 @@ def _rule(name: str, pattern: str, spec: Mapping[str, Any], known: Known) -> Rul
     rule = Rule(
         name=name, kind=kind, numbers=_resolve(kind, numbers, meaning, known.nominal), low=known.low,
         high=known.high, every=every, correlation=correlation,
-        group=pattern if spec.get("together") else name,
+        group=pattern if together else name,
     )  # fmt: skip
+    if meaning == "factor" and pattern == name:  # a pattern may stand for some that are 0 and stay it
+        require(known.nominal != 0.0, f"{field}.as", meaning, "offset or value: the nominal value is 0")
     _check_bounds(field, rule, known)
     return rule
 
 
 def _numbers(field: str, kind: str, value: Any, names: tuple[str, ...]) -> tuple[float, ...]:
+    require(isinstance(value, Sequence) and not isinstance(value, str), f"{field}.{kind}", value, "a list")
     if kind == "choice" and names:
         for one in value:
             if isinstance(one, str):
@@ -203,5 +227,7 @@ def correlation_factor(
 
 def _pairs(correlations: Mapping[str, Mapping[str, float]]) -> Iterator[tuple[str, str, float]]:
     for a, row in correlations.items():
-        for b, rho in row.items():
-            yield a, b, float(rho)
+        field = f"randomization.correlations.{a}"
+        for b, rho in mapping(field, row, "{other: 0.5}").items():
+            require(a != b, field, b, "another name: with itself everything has correlation 1")
+            yield a, b, number(f"{field}.{b}", rho)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from embodied_rl.eval.figures import Inline, bands, bars, lines
@@ -13,9 +15,15 @@ from embodied_rl.sim2real.replay import STEP_SECONDS, Motion, Replay
 _EPISODES = 3  # of which the errors are shown
 
 
-def fit_figures(motion: Motion, fit: Fit, *, contacts: bool) -> list[Inline]:
-    """Recorded motion and its replay, before and after the fit; how far apart they are; what was found."""
+def fit_figures(
+    motion: Motion, fit: Fit, *, contacts: bool, start: Mapping[str, float] | None = None
+) -> list[Inline]:
+    """Recorded motion and its replay, before and after the fit; how far apart they are; what was found.
+
+    `start` is that of the fit: what the parameters had that were not fitted.
+    """
     replay = Replay(motion, ("joints",), most=2, contacts=contacts)
+    replay.parameters.set(dict(start or {}))
     measured, table = replay.measured()["joints"], replay.parameters.table
     names = fit.names or tuple(fit.unidentifiable)
     nominal = np.array([table[name].nominal for name in names])

@@ -170,7 +170,9 @@ class RandomizedEnv(gym.Wrapper):
         self._draw = Draw(values={})
         self._rng = np.random.default_rng(0)  # replaced when an episode begins
         self._obs: Any = None
-        self._success = False
+        self._knows_success = env.metadata.get("suite", {}).get("has_success", True)
+        self._success, self._return = False, 0.0
+        self._then = 0.0  # the simulation's clock when the last step ended
         self.num_unstable = 0
 
     def reset(
@@ -188,7 +190,7 @@ class RandomizedEnv(gym.Wrapper):
             self._parameters.set(self._draw.values)
             self._obs, info = self.env.reset(seed=seed, options=options)
             if self._stands_still():
-                self._success = False
+                self._success, self._return, self._then = False, 0.0, self._mujoco.data.time
                 return self._obs, {**info, "parameters": dict(self._draw.values)}
             self.num_unstable += 1
         raise ValueError(
@@ -205,18 +207,22 @@ class RandomizedEnv(gym.Wrapper):
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Step; see the class about divergence."""
         if self._sampler.per_step:
-            self._sampler.step(self._draw, self._rng, self._mujoco.dt)
+            seconds = self._mujoco.data.time - self._then  # not every task of the suites knows its `dt`
+            self._sampler.step(self._draw, self._rng, seconds)
             self._parameters.set(self._draw.values)
+        self._then = self._mujoco.data.time
         obs, reward, terminated, truncated, info = self.env.step(action)
         info = {**info, "parameters": dict(self._draw.values)}
         if _diverged(self._mujoco.data):
             self.num_unstable += 1
+            self._sampler.finished(self._draw, 0.0 if self._knows_success else self._return)
             error = f"the physics diverged with {describe(self._draw.values)}"
             return self._obs, 0.0, False, True, {**info, "error": error}
         self._obs = obs
         self._success |= bool(info.get("is_success", False))
+        self._return += float(reward)
         if terminated or truncated:
-            self._sampler.finished(self._draw, float(self._success))
+            self._sampler.finished(self._draw, float(self._success) if self._knows_success else self._return)
         return obs, float(reward), terminated, truncated, info
 
 
@@ -241,9 +247,25 @@ def make_randomized(
         )
     if env_id == DESK:
         env = make_vec(env_id, num_envs, **kwargs)
-        randomize_desk(env, sampler)
+        randomize_desk(env, sampler, redraws=redraws)
         return env
     return make_vec(env_id, num_envs, wrap=lambda one: RandomizedEnv(one, sampler, redraws=redraws), **kwargs)
+
+
+def open_drawn(env_id: str, num_envs: int, config: Config, **kwargs: Any) -> VectorEnv:
+    """Make a vector environment whose episodes are drawn as `config` says, nominal ones where it is empty."""
+    if not config.parameters:
+        return make_vec(env_id, num_envs, **kwargs)
+    sampler = fixed(env_id, config, **kwargs)
+    return make_randomized(env_id, num_envs, sampler, redraws=config.redraws, **kwargs)
+
+
+def num_unstable(env: VectorEnv) -> int:
+    """How many draws of a randomised environment made its physics diverge."""
+    base: Any = env.unwrapped
+    if hasattr(base, "episodes"):  # the desk's
+        return int(base.episodes.randomizer.num_unstable)
+    return int(sum(base.get_attr("num_unstable")))
 
 
 def parameters_of(env_id: str, **kwargs: Any) -> Mapping[str, Known]:

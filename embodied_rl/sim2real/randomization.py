@@ -132,12 +132,14 @@ class DeskRandomizer:
     """Draws for every desk of a vector environment; `Episodes` calls it.
 
     `attach(env)` puts it in charge. `num_unstable` counts the episodes whose physics diverged; each of them
-    ends with an `error` that names what was drawn, and the next episode draws again.
+    ends with an `error` that names what was drawn, and the next episode draws again. After `redraws` of them
+    in a row a ValueError refuses the distribution.
     """
 
-    def __init__(self, sampler: Sampler, num_envs: int) -> None:
+    def __init__(self, sampler: Sampler, num_envs: int, redraws: int = Config().redraws) -> None:
         self.sampler = sampler
         self.num_unstable = 0
+        self._redraws, self._in_a_row = redraws, 0
         self.unstable: list[dict[str, float]] = []  # the first few of those draws
         self._draws: list[Draw | None] = [None] * num_envs
         self._rngs = [np.random.default_rng(0)] * num_envs  # replaced when an episode begins
@@ -179,6 +181,7 @@ class DeskRandomizer:
             if sim in outcome.errors:
                 self._record(sim, draw, outcome.errors)
             else:
+                self._in_a_row = 0
                 self.sampler.finished(draw, float(outcome.success[sim]))
 
     def _record(self, sim: int, draw: Draw, errors: dict[int, str]) -> None:
@@ -186,6 +189,13 @@ class DeskRandomizer:
             self.num_unstable += 1
             self.unstable = [*self.unstable, dict(draw.values)][:_KEPT]
             errors[sim] += f" with {describe(draw.values)}"
+            self.sampler.finished(draw, 0.0)  # where half of the episodes diverge, half of them fail
+            self._in_a_row += 1
+            if self._in_a_row >= self._redraws:
+                raise ValueError(
+                    f"randomization: {self._in_a_row} episodes in a row made the physics diverge, the last "
+                    f"one with {describe(draw.values)}; narrow the distributions"
+                )
 
     def attach(self, episodes: Episodes) -> None:
         """Draw for all episodes that begin from now on."""
@@ -193,10 +203,10 @@ class DeskRandomizer:
         episodes.randomizer = self
 
 
-def randomize_desk(env: Any, sampler: Sampler) -> DeskRandomizer:
+def randomize_desk(env: Any, sampler: Sampler, redraws: int = Config().redraws) -> DeskRandomizer:
     """Put `sampler` in charge of a `DeskVectorEnv`'s or `DeskEnv`'s parameters from the next episode on."""
     episodes: Episodes = env.unwrapped.episodes
-    randomizer = DeskRandomizer(sampler, episodes.num_envs)
+    randomizer = DeskRandomizer(sampler, episodes.num_envs, redraws)
     randomizer.attach(episodes)
     return randomizer
 

@@ -200,10 +200,7 @@ class _Problem:
         for _ in range(_POLISH):
             loss, residual, jacobian = self._weighted(u, active)
             moves = [-share * np.linalg.lstsq(jacobian, residual)[0] for share in _SHARES]
-            values, directions = np.linalg.eigh(jacobian.T @ jacobian)
-            moves += [
-                far * directions[:, k] / np.sqrt(values[k]) for k in range(len(active))[:2] for far in _SCAN
-            ]
+            moves += _scan(jacobian)
             tried = np.clip(u[active] + np.stack(moves), 0.0, 1.0).T
             losses = _loss(self._residual(tried, u, active))
             best = int(np.argmin(losses))
@@ -250,6 +247,14 @@ class _Problem:
             name: float(np.sqrt((part**2).mean()) * self._noise[name])
             for name, part in zip(self._replay.channels, parts, strict=True)
         }
+
+
+def _scan(jacobian: Floats) -> list[Floats]:
+    """Steps `[P]` of so many textbook standard errors along the two directions that are known least."""
+    values, directions = np.linalg.eigh(jacobian.T @ jacobian)
+    # A part of a motion may say nothing at all: then an error is all of what lies between the bounds.
+    errors = 1.0 / np.sqrt(np.maximum(values, 1.0))
+    return [far * errors[k] * directions[:, k] for k in range(len(values))[:2] for far in _SCAN]
 
 
 def _loss(residual: Floats) -> Floats:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,40 +11,62 @@ from embodied_rl.eval.statistics import Interval, wilson
 
 NOMINAL = "nominal"  # the desk that is no reality
 
+Trials = Mapping[str, Sequence[bool]]  # successes of one policy on each desk
+
 
 @dataclass(kw_only=True, slots=True)
 class Table:
-    """Success of every method on every desk; `successes[method][desk]` over all seeds and episodes."""
+    """Success of every method on every desk; `successes[method][seed]` is that of one policy."""
 
-    successes: dict[str, dict[str, list[bool]]]
+    successes: dict[str, dict[int, Trials]]
     steps: int  # of the environment, of each policy
 
+    @property
+    def desks(self) -> list[str]:
+        """Every desk, the nominal one first."""
+        return list(next(iter(next(iter(self.successes.values())).values())))
+
+    @property
+    def held_out(self) -> list[str]:
+        """The desks that are realities."""
+        return [desk for desk in self.desks if desk != NOMINAL]
+
     def cell(self, method: str, desks: Sequence[str]) -> Interval:
-        """Success with a 95 % Wilson interval over the episodes of some desks."""
-        trials = [success for desk in desks for success in self.successes[method][desk]]
+        """Success with a 95 % Wilson interval over the episodes of some desks, all policies of a method."""
+        policies = self.successes[method].values()
+        trials = [success for policy in policies for desk in desks for success in policy[desk]]
         return wilson(sum(trials), len(trials))
+
+    def per_seed(self, method: str) -> dict[int, float]:
+        """Success of each policy of a method on all realities together."""
+        found = {}
+        for seed, policy in self.successes[method].items():
+            trials = [success for desk in self.held_out for success in policy[desk]]
+            found[seed] = sum(trials) / len(trials)
+        return found
 
     def rows(self) -> dict[str, dict[str, Interval]]:
         """`{method: {desk: success}}`, with all realities together in the last column."""
-        desks = list(next(iter(self.successes.values())))
-        held_out = [desk for desk in desks if desk != NOMINAL]
         return {
-            method: {desk: self.cell(method, [desk]) for desk in desks}
-            | {"held out": self.cell(method, held_out)}
+            method: {desk: self.cell(method, [desk]) for desk in self.desks}
+            | {"held out": self.cell(method, self.held_out)}
             for method in self.successes
         }
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values: the table, and every episode."""
-        rows = {m: {d: asdict(cell) for d, cell in row.items()} for m, row in self.rows().items()}
-        return {"success": rows, "episodes": self.successes, "environment_steps": self.steps}
+        """Plain JSON values: the table, each policy's share of the realities, and every episode."""
+        return {
+            "success": {m: {d: asdict(cell) for d, cell in row.items()} for m, row in self.rows().items()},
+            "held_out_per_seed": {method: self.per_seed(method) for method in self.successes},
+            "episodes": self.successes,
+            "environment_steps": self.steps,
+        }
 
     def markdown(self) -> str:
         """The table in percent."""
-        rows = self.rows()
-        desks = list(next(iter(rows.values())))
-        lines = [f"| method | {' | '.join(desks)} |", f"|---|{'---|' * len(desks)}"]
-        for method, row in rows.items():
+        columns = [*self.desks, "held out"]
+        lines = [f"| method | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
+        for method, row in self.rows().items():
             cells = [
                 f"{100 * c.value:.0f} [{100 * (c.low or 0):.0f}, {100 * (c.high or 0):.0f}]"
                 for c in row.values()
@@ -54,7 +76,10 @@ class Table:
 
     def figure(self) -> Inline:
         """The table as bars."""
-        rows = self.rows()
-        series = {method: list(row.values()) for method, row in rows.items()}
-        caption = f"success, 95 % Wilson intervals over episodes; {self.steps:,} environment steps each"
-        return bars("Transfer", list(next(iter(rows.values()))), series, label="success", caption=caption)
+        series = {method: list(row.values()) for method, row in self.rows().items()}
+        seeds = max(len(policies) for policies in self.successes.values())
+        caption = (
+            f"success, 95 % Wilson intervals over the episodes of all policies (training seeds: {seeds}), "
+            f"not over trainings; {self.steps:,} environment steps a policy"
+        )
+        return bars("Transfer", [*self.desks, "held out"], series, label="success", caption=caption)

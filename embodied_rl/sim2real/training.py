@@ -19,7 +19,7 @@ from embodied_rl.sim2real import adr as adrs
 from embodied_rl.sim2real import privileged, randomization
 from embodied_rl.sim2real.distributions import Known
 from embodied_rl.sim2real.figures import adr_figures
-from embodied_rl.sim2real.models import make_randomized, parameters_of
+from embodied_rl.sim2real.models import make_randomized, num_unstable, parameters_of
 from embodied_rl.sim2real.privileged import Privileged
 from embodied_rl.sim2real.randomization import Randomization
 from envs.config import Config as EnvConfig
@@ -48,6 +48,13 @@ def open_world(env: EnvConfig, cfg: rollout.Config, ranges: randomization.Config
         return adrs.Curriculum(made, sampler) if isinstance(sampler, adrs.Adr) else Drawn(made, table)
 
     return rollout.open_world(env, cfg, make)
+
+
+def metrics(world: World) -> dict[str, float]:
+    """What a training curve shows of what was drawn: unstable draws, and how far ranges have grown."""
+    if isinstance(world.env, adrs.Curriculum):
+        return {**world.env.adr.metrics(), "unstable_draws": float(num_unstable(world.env))}
+    return {"unstable_draws": float(num_unstable(world.env))} if isinstance(world.env, Drawn) else {}
 
 
 class Drawn(VectorWrapper):
@@ -93,7 +100,7 @@ class Drawn(VectorWrapper):
             rows[name] = Interval(value=total / self.episodes / unit, low=ends[0], high=ends[1])
         caption = (
             f"least, mean and greatest value that {self.episodes:,} episodes began with, over the nominal "
-            "one (where that is 0: the value itself)"
+            f"one (where that is 0: the value itself); unstable draws: {num_unstable(self.env)}"
         )
         return spans("Parameters drawn", rows, label="ratio", caption=caption)
 

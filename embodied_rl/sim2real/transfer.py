@@ -20,26 +20,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from embodied_rl.data import collect
 from embodied_rl.eval import figures, report
 from embodied_rl.eval import rollout as rollouts
 from embodied_rl.models.policy import ActorPolicy
 from embodied_rl.online import ppo
+from embodied_rl.online.rollout import FIXED, world_of
 from embodied_rl.online.rollout import Config as RolloutConfig
-from embodied_rl.online.rollout import world_of
 from embodied_rl.sim2real import adr as adrs
-from embodied_rl.sim2real import randomization
-from embodied_rl.sim2real.belief import Belief
-from embodied_rl.sim2real.excitation import Excitation
+from embodied_rl.sim2real import randomization, training
 from embodied_rl.sim2real.figures import adr_figures
+from embodied_rl.sim2real.identified import EPISODES, IDENTIFIED, identified
 from embodied_rl.sim2real.models import make_randomized, parameters_of
-from embodied_rl.sim2real.randomization import Draw, Randomization, Sampler
+from embodied_rl.sim2real.randomization import Randomization, Sampler
 from embodied_rl.sim2real.realities import HELD_OUT, Reality, open_reality
-from embodied_rl.sim2real.replay import Motion
-from embodied_rl.sim2real.sysid import identify
-from embodied_rl.sim2real.table import NOMINAL, Table
+from embodied_rl.sim2real.table import NOMINAL, Table, Trials
 from envs.suites import DESK
 from rl_core import run as runs
 from rl_core.config import choice, require
@@ -47,13 +41,17 @@ from rl_core.progress import console
 
 FILE = "transfer.json"
 METHODS = ("nominal", "fixed", "adr", "sysid")
-IDENTIFIED = ("link_mass", "arm_frictionloss", "arm_damping", "arm_gain", "latency", "sensor_delay")
-_EPISODES, _STEPS = 10, 60  # of the motion that is identified: 60 s
-# Of a configuration, what decides how policies are tried, and what a method does not train with.
-_TRIED = ("transfer.methods", "transfer.seeds", "transfer.episodes", "transfer.num_envs", "transfer.seed")
+# Of a configuration, what changes no policy, and what one method does not train with.
+_NO_POLICY = (
+    "transfer.methods", "transfer.seeds", "transfer.episodes", "transfer.num_envs", "transfer.seed",
+    "rollout.threads",
+)  # fmt: skip
 _NOT_OF: dict[str, tuple[str, ...]] = {
-    "nominal": ("randomization", "adr"), "fixed": ("adr",), "adr": ("randomization",), "sysid": ("adr",)
-}  # fmt: skip
+    "nominal": ("randomization", "adr", "transfer.motion_episodes"),
+    "fixed": ("adr", "transfer.motion_episodes"),
+    "adr": ("randomization", "transfer.motion_episodes"),
+    "sysid": ("adr",),
+}
 
 
 @dataclass(kw_only=True, slots=True)
@@ -65,7 +63,7 @@ class Config:
     episodes: int = 200  # of each policy on each desk
     num_envs: int = 50  # that evaluate side by side
     seed: int = 2_000_000  # of the first of those episodes
-    motion_episodes: int = _EPISODES
+    motion_episodes: int = EPISODES  # of 6 s, that are identified of each reality
     shared_steps: int = 0  # of run.steps, on the nominal desk, with which every method begins
 
     def __post_init__(self) -> None:
@@ -73,56 +71,16 @@ class Config:
         for method in self.methods:
             choice("transfer.methods", method, METHODS)
         require(bool(self.methods), "transfer.methods", self.methods, f"some of {', '.join(METHODS)}")
-        require(bool(self.seeds), "transfer.seeds", self.seeds, "at least one seed")
+        for name in ("methods", "seeds"):
+            value = getattr(self, name)
+            require(len(set(value)) == len(value), f"transfer.{name}", value, "each once")
+        require(
+            bool(self.seeds) and min(self.seeds) >= 0, "transfer.seeds", self.seeds, "at least one, all >= 0"
+        )
+        require(self.seed >= 0, "transfer.seed", self.seed, "at least 0")
         require(self.shared_steps >= 0, "transfer.shared_steps", self.shared_steps, "at least 0")
         for name in ("episodes", "num_envs", "motion_episodes"):
             require(getattr(self, name) >= 1, f"transfer.{name}", getattr(self, name), "at least 1")
-
-
-class Mixture:
-    """Draws from one of several samplers, each episode from another."""
-
-    per_step = False
-
-    def __init__(self, samplers: Sequence[Sampler]) -> None:
-        require(not any(s.per_step for s in samplers), "randomization.every", "step", "episode in a mixture")
-        self._samplers = list(samplers)
-
-    def episode(self, rng: np.random.Generator) -> Draw:
-        """Draw which sampler, then from it."""
-        return self._samplers[int(rng.integers(len(self._samplers)))].episode(rng)
-
-    def step(self, draw: Draw, rng: np.random.Generator, seconds: float) -> dict[str, float]:
-        """Nothing changes within an episode."""
-        return {}
-
-    def finished(self, draw: Draw, performance: float) -> None:
-        """Nothing is learnt from how an episode ended."""
-
-
-def recorded(reality: Reality | None, episodes: int, seed: int = 0) -> Motion:
-    """Shake the arm of a reality, 6 s an episode, with what its sensors see."""
-    env = open_reality(reality, episodes, max_episode_steps=_STEPS, terminate_on_success=False)
-    rows = list(collect.episodes_of(Excitation(seed), env, episodes=episodes, seed=seed))
-    env.close()
-    return Motion(
-        observations=np.stack([r["observations"]["observation"] for r in rows]).astype(np.float64),
-        actions=np.stack([r["actions"] for r in rows]).astype(np.float64),
-        running=np.ones((len(rows), _STEPS), np.bool_),
-    )
-
-
-def identified(realities: Mapping[str, Reality], ranges: randomization.Config, episodes: int) -> Mixture:
-    """A sampler of desks like the realities, as far as their motion tells."""
-    table, samplers = parameters_of(DESK), []
-    for reality in realities.values():
-        fit = identify(recorded(reality, episodes), IDENTIFIED, contacts=False)
-        belief = Belief.of(fit).randomization()
-        both = randomization.Config(
-            parameters={**ranges.parameters, **belief.parameters}, correlations=belief.correlations
-        )
-        samplers.append(Randomization.of(both, table))
-    return Mixture(samplers)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -137,10 +95,12 @@ class Training:
     env: dict[str, Any]  # arguments of the desk
 
 
-def sampler_of(method: str, cfg: Config, how: Training, realities: Mapping[str, Reality]) -> Sampler:
-    """Where a method's training episodes come from; checks configurations against the desk."""
+def sampler_of(
+    method: str, cfg: Config, how: Training, realities: Mapping[str, Reality], directory: Path
+) -> Sampler:
+    """Where a method's training episodes come from; `directory` is that of the whole comparison."""
     if method == "sysid":
-        return identified(realities, how.ranges, cfg.motion_episodes)
+        return identified(realities, how.ranges, cfg.motion_episodes, directory / "identified")
     table = parameters_of(DESK)
     if method == "adr":
         return adrs.Adr(how.adr, table)
@@ -164,9 +124,9 @@ def train(
     run_cfg = dataclasses.replace(how.run, dir=str(directory), seed=seed, resume=resume)
     with (
         world_of(env, how.rollout, DESK, kwargs) as world,
-        runs.Run(run_cfg, config=record, may_change=may_change) as run,
+        runs.Run(run_cfg, config=record, may_change=may_change, fixed=FIXED) as run,
     ):
-        agent = ppo.train(how.algo, world, run, lambda agent: dict(adr.metrics()) if adr else {})
+        agent = ppo.train(how.algo, world, run, lambda agent: dict(training.metrics(world)))
         policy = ActorPolicy(agent.actor, world.spec, agent.normalizer(), seed=seed)
         policy.save(directory / "policy")
     if adr:
@@ -188,8 +148,9 @@ def _one(
             return found
     console.print(f"{method}, seed {seed}")
     how = _after_start(cfg, how, seed, directory.parent, record, realities)
-    may_change = (*_TRIED, *_NOT_OF[method])
-    policy = train(sampler_of(method, cfg, how, realities), how, seed, directory, record, may_change)
+    may_change = (*_NO_POLICY, *_NOT_OF[method])
+    sampler = sampler_of(method, cfg, how, realities, directory.parent)
+    policy = train(sampler, how, seed, directory, record, may_change)
     found = evaluate(policy, cfg, realities, how.env)
     temporary = done.with_suffix(".tmp")
     temporary.write_text(json.dumps({"settings": asked, "successes": found}))
@@ -205,8 +166,8 @@ def _after_start(
         return how
     start = directory / f"start-seed{seed}"
     nominal = dataclasses.replace(how, run=dataclasses.replace(how.run, steps=cfg.shared_steps))
-    may_change = (*_TRIED, *_NOT_OF["nominal"])
-    train(sampler_of("nominal", cfg, how, realities), nominal, seed, start, record, may_change)
+    may_change = (*_NO_POLICY, *_NOT_OF["nominal"])
+    train(sampler_of("nominal", cfg, how, realities, directory), nominal, seed, start, record, may_change)
     return dataclasses.replace(
         how,
         algo=dataclasses.replace(how.algo, start_from=str(start)),
@@ -227,6 +188,8 @@ def _settings(method: str, cfg: Config, how: Training, realities: Mapping[str, R
     }
     settings |= {"shared_steps": cfg.shared_steps}
     settings |= {"env": how.env, "steps": how.run.steps, "episodes": cfg.episodes, "seed": cfg.seed}
+    if method == "sysid":
+        settings |= {"motion_episodes": cfg.motion_episodes, "identified": IDENTIFIED}
     settings["realities"] = {name: asdict(reality) for name, reality in realities.items()}
     del settings["rollout"]["threads"]
     result: dict[str, Any] = json.loads(json.dumps(settings))
@@ -246,22 +209,33 @@ def evaluate(
     return found
 
 
+def _check(cfg: Config, how: Training) -> None:
+    """Find now what would else be found when earlier methods have been trained, hours later."""
+    table = parameters_of(DESK)
+    if "adr" in cfg.methods:
+        adrs.Adr(how.adr, table)
+    if {"fixed", "sysid"} & set(cfg.methods):
+        ranges = Randomization.of(how.ranges, table)
+        require(bool(ranges.names), "randomization", "none", "ranges for the methods fixed and sysid")
+        require("sysid" not in cfg.methods or not ranges.per_step, "randomization.every", "step",
+                "episode, which sysid needs")  # fmt: skip
+
+
 def compare(
     cfg: Config, how: Training, directory: Path, record: Any, realities: Mapping[str, Reality] = HELD_OUT
 ) -> Table:
     """Train and try every method with every seed; `directory` gets a run each, the table and the report."""
     require(cfg.shared_steps < how.run.steps, "transfer.shared_steps", cfg.shared_steps,
             f"less than run.steps={how.run.steps}")  # fmt: skip
-    successes: dict[str, dict[str, list[bool]]] = {}
-    for method in cfg.methods:
-        for seed in cfg.seeds:
-            found = _one(method, seed, cfg, how, directory / f"{method}-seed{seed}", record, realities)
-            row = successes.setdefault(method, {desk: [] for desk in found})
-            for desk, trials in found.items():
-                row[desk] += trials
-    table = Table(
-        successes=successes, steps=how.run.steps * how.rollout.num_envs * how.rollout.horizon
-    )  # fmt: skip
+    _check(cfg, how)
+    successes: dict[str, dict[int, Trials]] = {
+        method: {
+            seed: _one(method, seed, cfg, how, directory / f"{method}-seed{seed}", record, realities)
+            for seed in cfg.seeds
+        }
+        for method in cfg.methods
+    }
+    table = Table(successes=successes, steps=how.run.steps * how.rollout.num_envs * how.rollout.horizon)
     (directory / FILE).write_text(json.dumps(table.to_json(), indent=1) + "\n")
     figures.write(directory, [table.figure()])
     report.write_report(directory)

@@ -126,6 +126,23 @@ def test_a_mapping_sets_several_fields_at_once():
     assert parse("data={n_step:3,id: y}").data == Data(n_step=3, id="y")
 
 
+def test_a_file_stands_for_an_option_of_a_group(tmp_path: Path):
+    (tmp_path / "data").mkdir()
+    file = tmp_path / "mine.yaml"
+    file.write_text("id: mine\nextra: {a: 1}\n")
+    assert parse(f"data={file}", "data.n_step=3").data == Data(id="mine", n_step=3, extra={"a": 1})
+    assert parse(f"data={file}", "data.extra={b: 2}").data.extra == {"a": 1, "b": 2}
+    for text, words in (("wrong: 1", "wrong"), ("[1]", "no option"), ("a: [", "no option")):
+        file.write_text(text)
+        with pytest.raises(ValueError, match=words):
+            parse(f"data={file}")
+    with pytest.raises(ValueError, match="data=.nowhere.yaml.: must be a YAML file that is there"):
+        parse("data=nowhere.yaml")
+    (tmp_path / "other").mkdir()
+    with pytest.raises(ValueError, match="other=.nowhere.yaml.: must be left out"):
+        parse("other=nowhere.yaml")
+
+
 def test_help_works_without_what_must_be_given(capsys: pytest.CaptureFixture[str]):
     @dataclass(kw_only=True, slots=True)
     class Demanding(Root):

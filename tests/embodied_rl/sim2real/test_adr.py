@@ -2,19 +2,24 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from omegaconf import OmegaConf
 
+from embodied_rl.online import ppo, rollout
 from embodied_rl.sim2real.adr import Adr, Config, Curriculum
 from embodied_rl.sim2real.models import make_randomized, parameters_of
 from embodied_rl.sim2real.randomization import Draw, stream
 from envs.suites import DESK
-from rl_core import checkpoint
+from rl_core import checkpoint, config
+from rl_core import ppo as core
+from rl_core import run as runs
+from tests import command_line
 
 TABLE = parameters_of(DESK, threads=1)
+GAIN = {"arm_gain": {"exp": 1.0}}
 SMALL = {"delta": 0.1, "buffer": 3, "low_performance": 0.3, "high_performance": 0.7}
 
 
@@ -117,22 +122,78 @@ def test_state_goes_through_a_checkpoint(tmp_path):
         small(link_mass={"exp": 1.0}).load_state_dict(adr.state_dict())
 
 
-def test_a_desk_widens_what_it_succeeds_at():
+@pytest.mark.parametrize("succeeds", [False, True])
+def test_a_desk_widens_what_it_succeeds_at(succeeds: bool, monkeypatch):
     cfg = Config(parameters={"arm_gain": {"exp": 0.3}}, **{**SMALL, "boundary_probability": 1.0})
     adr = Adr(cfg, TABLE)
     env = make_randomized(DESK, 4, adr, threads=1, max_episode_steps=1)
     env.reset(seed=0)
     for _ in range(10):
+        if succeeds:  # nobody lifts a block in one step: the task is to have done nothing
+            judge = env.unwrapped.episodes._judge
+            monkeypatch.setattr(
+                env.unwrapped.episodes,
+                "_judge",
+                lambda errors, judge=judge: replace(judge(errors), success=np.ones(4, np.bool_)),
+            )
         env.step(np.zeros((4, 7), np.float32))
     assert adr.episodes == 40
-    assert adr.bounds.tolist() == [[0.0, 0.0]]  # nobody lifts a block in one step
     assert isinstance(Curriculum(env, adr), checkpoint.Stateful)
+    (low, high) = adr.bounds[0]
+    assert (low < 0.0 < high) if succeeds else (low == high == 0.0)
 
 
-def test_the_preset_fits_the_desk():
-    file = Path(__file__).resolve().parents[3] / "configs" / "adr" / "desk.yaml"
-    adr = Adr(Config(**OmegaConf.to_container(OmegaConf.load(file))), TABLE)
-    assert {"mass_red", "latency", "offset_joint7"} <= set(adr.names)
+def test_performance_is_success_or_where_there_is_none_the_return():
+    with pytest.raises(ValueError, match=r"adr.high_performance=20.0: must be at most 1"):
+        Curriculum(make_randomized(DESK, 1, small(), threads=1), Adr(Config(parameters=GAIN), TABLE))
+    hopper = parameters_of("Hopper-v5")
+    cfg = Config(parameters={"body_mass[torso]": {"exp": 0.1}}, buffer=2, boundary_probability=1.0)
+    adr = Adr(cfg, hopper)
+    seen: list[float] = []
+    adr.finished = lambda draw, performance: seen.append(performance)
+    env = Curriculum(make_randomized("Hopper-v5", 1, adr), adr)
+    env.reset(seed=0)
+    paid = 0.0
+    while not seen:
+        _, reward, *_ = env.step(np.zeros((1, 3), np.float32))
+        paid += float(reward[0])
+    assert seen == [pytest.approx(paid)]
+    assert paid > 5.0
+
+
+def test_ranges_grow_on_through_a_resume(tmp_path: Path):
+    def trained(name: str, steps: int, resume: bool = False) -> Curriculum:
+        adr = Adr(
+            Config(parameters=GAIN, **{**SMALL, "high_performance": 0.0, "low_performance": -1.0}), TABLE
+        )
+        env = Curriculum(make_randomized(DESK, 2, adr, threads=1, max_episode_steps=2), adr)
+        cfg = ppo.Config(hidden=(8,), ppo=core.Config(epochs=1))
+        how = rollout.Config(num_envs=2, horizon=4)
+        settings = runs.Config(dir=str(tmp_path / name), steps=steps, device="cpu", tensorboard=False,
+                               checkpoint_every=2, resume=resume)  # fmt: skip
+        with rollout.world_of(env, how, DESK) as world, runs.Run(settings, config=cfg) as run:
+            ppo.train(cfg, world, run, lambda agent: {})
+        return env
+
+    whole, part = trained("whole", 4), trained("parts", 2)
+    resumed = trained("parts", 4, resume=True)
+    assert whole.state_dict() == resumed.state_dict() != part.state_dict()
+    assert whole.adr.entropy() > small().entropy()
+
+
+@pytest.mark.parametrize(
+    ("preset", "names"),
+    [
+        ("desk", {"mass_red", "latency", "offset_joint7"}),
+        ("vision", {"mass_red", "camera_static_x", "color_desk_r", "light_key_brightness", "latency"}),
+    ],
+)
+def test_presets_fit_the_desk(preset: str, names: set[str]):
+    module = command_line.load("train_online")
+    words = ["algo=ppo", f"adr={preset}"]
+    adr = Adr(config.parse("train_online", module.Config, command_line.groups(module), words).adr, TABLE)
+    assert names <= set(adr.names)
+    assert Curriculum(make_randomized(DESK, 1, adr, threads=1), adr).adr is adr
     assert adr.episode(stream(0, 0)).values["arm_gain"] == 1.0
 
 
@@ -140,11 +201,14 @@ def test_the_preset_fits_the_desk():
     ("changes", "words"),
     [
         ({"parameters": {}}, "at least one parameter"),
-        ({"parameters": {"arm_gian": {"exp": 1}}}, "did you mean 'arm_gain'"),
+        ({"parameters": {"arm_gian": {"exp": 1}}}, "adr.parameters: .*did you mean 'arm_gain'"),
         ({"parameters": {"arm_gain": {"ecp": 1}}}, "did you mean 'exp'"),
         ({"parameters": {"arm_gain": {"exp": -1}}}, "finite and > 0"),
         ({"parameters": {"latency": {"exp": 1}}}, "the nominal value is 0"),
         ({"parameters": {"arm_gain": {}}}, "one of"),
+        ({"parameters": {"arm_gain": 1.0}}, "arm_gain=1.0: must be a mapping such as"),
+        ({"parameters": {"arm_gain": None}}, "arm_gain=None: must be a mapping"),
+        ({"parameters": {"arm_gain": {"exp": "wide"}}}, "arm_gain.exp='wide': must be a finite number"),
         ({"low_performance": 30}, "less than adr.high_performance=20"),
         ({"buffer": 0}, "adr.buffer=0"),
         ({"boundary_probability": 0}, "adr.boundary_probability=0"),

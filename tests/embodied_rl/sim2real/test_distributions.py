@@ -65,7 +65,17 @@ def test_patterns_and_later_entries_win():
         ({"mass_red": {"uniform": [0.1, 0.1]}}, "low < high"),
         ({"mass_red": {"uniform": [0.1]}}, "two numbers"),
         ({"mass_red": {"choice": []}}, "at least one number"),
-        ({"mass_red": {"uniform": "wide"}}, "list of numbers"),
+        ({"mass_red": {"uniform": "wide"}}, "mass_red.uniform='wide': must be a list"),
+        ({"mass_red": {"uniform": ["wide", 1]}}, "list of numbers"),
+        ({"mass_red": 0.3}, "mass_red=0.3: must be a mapping such as"),
+        ({"mass_red": None}, "mass_red=None: must be a mapping"),
+        ({"texture_desk": {"choice": 1}}, "texture_desk.choice=1: must be a list"),
+        (
+            {"mass_red": {"uniform": [0.1, 0.2], "correlation": "slow"}},
+            "correlation='slow': must be a finite",
+        ),
+        ({"mass_red": {"uniform": [0.1, 0.2], "together": "no"}}, "together='no': must be true or false"),
+        ({"latency": {"uniform": [0.5, 2], "as": "factor"}}, "the nominal value is 0"),
         ({"mass_red": {"uniform": [0.1, math.nan]}}, "finite"),
         ({"mass_red": {"uniform": [0.01, 0.2]}}, r"leaves what is physically possible, \[0.02, 0.48\] kg"),
         ({"mass_red": {"normal": [0.9, 0.2]}}, "physically possible"),
@@ -90,3 +100,9 @@ def test_correlations():
         correlation_factor(("a", "b", "c"), {"a": {"b": 0.9, "c": 0.9}, "b": {"c": -0.9}})
     with pytest.raises(ValueError, match="between -1 and 1"):
         correlation_factor(("a", "b"), {"a": {"b": 1.5}})
+    with pytest.raises(ValueError, match=r"correlations.a=0.5: must be a mapping"):
+        correlation_factor(("a", "b"), {"a": 0.5})
+    with pytest.raises(ValueError, match=r"correlations.a.b='x': must be a finite number"):
+        correlation_factor(("a", "b"), {"a": {"b": "x"}})
+    with pytest.raises(ValueError, match="with itself everything"):
+        correlation_factor(("a", "b"), {"a": {"a": 0.5}})

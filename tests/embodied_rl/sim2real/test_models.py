@@ -61,6 +61,28 @@ def test_patterns_match_inside_brackets():
     assert all(name.startswith("body_mass[") for name in names)
 
 
+def test_a_pattern_of_rows_is_of_factors():
+    env = make_randomized(
+        HOPPER, 1, fixed(HOPPER, Config(parameters={"body_mass[*]": {"uniform": [0.8, 1.2]}}))
+    )
+    env.reset(seed=0)
+    drawn, nominal = env.envs[0].unwrapped.model.body_mass, make(HOPPER).unwrapped.model.body_mass
+    assert drawn[0] == nominal[0] == 0.0  # the world weighs nothing
+    assert ((drawn[1:] / nominal[1:] >= 0.8) & (drawn[1:] / nominal[1:] <= 1.2)).all()
+    assert len(set((drawn[1:] / nominal[1:]).tolist())) == len(nominal) - 1
+    components = fixed(HOPPER, Config(parameters={"body_mass[*,0]": {"choice": [1.0]}})).rules
+    assert all(rule.name.endswith(",0]") for rule in components)
+
+
+@pytest.mark.parametrize("env_id", ["PointMaze_UMaze-v3", "FrankaKitchen-v1"])
+def test_what_drifts_from_step_to_step_in_every_suite(env_id: str):
+    ranges = Config(parameters={"opt.gravity[2]": {"normal": [-9.8, 0.1], "correlation": 0.5}})
+    env = make_randomized(env_id, 1, fixed(env_id, ranges))
+    env.reset(seed=0)
+    seen = [env.step(env.action_space.sample())[4]["parameters"]["opt.gravity[2]"][0] for _ in range(3)]
+    assert len(set(seen)) > 1
+
+
 def test_draws_reach_infos_and_repeat_with_the_seed():
     sampler = fixed(FETCH, Config(parameters={"dof_damping[*]": {"uniform": [0.5, 1.5]}}))
     env = make_randomized(FETCH, 2, sampler, max_episode_steps=2)

@@ -113,6 +113,22 @@ def test_divergence_is_named_counted_and_drawn_again():
     assert np.isfinite(env.step(zeros(2))[0]["observation"]).all()
 
 
+def test_a_distribution_that_only_diverges_is_given_up():
+    env = DeskVectorEnv(2, "lift_block", num_threads=1)
+    seen: list[float] = []
+    sampler = Randomization.of(MASS, env.episodes.parameters.table)
+    sampler.finished = lambda draw, performance: seen.append(performance)
+    randomize_desk(env, sampler, redraws=3)
+    env.reset(seed=0)
+    for _ in range(2):
+        env.episodes.sim.batch.bind("qvel")[1] = 1e9
+        env.step(zeros(2))
+    env.episodes.sim.batch.bind("qvel")[1] = 1e9
+    with pytest.raises(ValueError, match="3 episodes in a row made the physics diverge.*mass_red="):
+        env.step(zeros(2))
+    assert seen == [0.0] * 3  # failures, for automatic randomisation
+
+
 def test_recorded_episodes_hold_what_was_drawn(tmp_path):
     env = make_randomized(DESK, 2, fixed(DESK, MASS), threads=1, max_episode_steps=3)
     with Recorder("desk/drawn-v0", collect.info_of(env), tmp_path) as out:

@@ -49,6 +49,30 @@ def test_dropped_commands_repeat_the_last_one():
     assert np.array_equal(*both)  # from the seed
 
 
+def test_jitter_makes_commands_late():
+    actions = [[1, 0, 0], [0, 0, 0]] * 3
+    on_time, late = moved(Reality(), actions), moved(Reality(jitter=0.1), actions)
+    assert on_time[1, 0] - late[1, 0] > 0.005
+    assert late[-1, 0] == pytest.approx(on_time[-1, 0], abs=0.02)  # late, not lost
+    env = open_reality(Reality(jitter=0.1), 2, threads=1)
+    env.reset(seed=0)
+    drawn = [[row["latency"] for row in env.step(np.zeros((2, 7)))[4]["parameters"]] for _ in range(3)]
+    assert len(np.unique(drawn)) == 6
+    assert np.max(drawn) <= 0.1
+
+
+def test_an_episode_depends_on_its_seed_alone():
+    reality, actions = HELD_OUT["unsteady_link"], np.random.default_rng(0).uniform(-1, 1, (6, 7))
+    ends = []
+    for num, seed in ((3, 5), (1, 7)):
+        env = open_reality(reality, num, threads=1)
+        env.reset(seed=seed)
+        for action in actions:
+            obs, *_ = env.step(np.tile(action, (num, 1)))
+        ends.append(obs["observation"][-1])
+    assert np.array_equal(*ends)
+
+
 def test_calibration_errors():
     seen, true = (
         open_reality(reality, 1, threads=1).reset(seed=0)[0]["observation"]
@@ -69,12 +93,20 @@ def test_the_held_out_realities_run(name: str):
     env.reset(seed=0)
     obs, *_, infos = env.step(np.zeros((2, 7), np.float32))
     assert np.isfinite(obs["observation"]).all()
-    assert dict(infos["parameters"][0]) == dict(HELD_OUT[name].parameters)
+    reality = HELD_OUT[name]
+    found = dict(infos["parameters"][0])
+    latency, least = found.pop("latency", 0.0), reality.parameters.get("latency", 0.0)
+    assert found == {name: x for name, x in reality.parameters.items() if name != "latency"}
+    assert least <= latency <= least + reality.jitter
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
-    [({"backlash": -1.0}, "backlash=-1.0"), ({"dropped": 1.0}, "dropped=1.0")],
+    [
+        ({"backlash": -1.0}, "backlash=-1.0"),
+        ({"dropped": 1.0}, "dropped=1.0"),
+        ({"jitter": 0.15, "parameters": {"latency": 0.1}}, r"jitter=0.15: must be in \[0, 0.1\] s"),
+    ],
 )
 def test_bad_effects(changes, words):
     with pytest.raises(ValueError, match=words):

@@ -13,7 +13,7 @@ from embodied_rl.sim2real.excitation import Excitation
 from embodied_rl.sim2real.figures import fit_figures
 from embodied_rl.sim2real.randomization import Randomization
 from embodied_rl.sim2real.replay import Motion, Replay, motion_of
-from embodied_rl.sim2real.sysid import identify
+from embodied_rl.sim2real.sysid import _scan, identify
 from envs.desk.parameters import table
 from envs.desk.scene import shared_model
 from envs.suites import DESK, make_vec
@@ -143,6 +143,24 @@ def test_rounds_are_combined_by_their_precision():
     assert both.names == ("arm_gain", "link_mass")
     assert both.mean == pytest.approx([(1.0 * 25 + 0.7 * 100) / 125, 1.2])
     assert np.sqrt(np.diag(both.covariance)) == pytest.approx([125**-0.5, 0.1])
+
+
+def test_a_belief_is_kept_in_a_file(tmp_path):
+    first = belief(arm_gain=(2.5, 0.2), link_mass=(1.1, 0.1))
+    first.save(tmp_path / "round")
+    again = Belief.load(tmp_path / "round")
+    assert again.names == first.names
+    assert np.array_equal(again.mean, first.mean)
+    assert np.array_equal(again.covariance, first.covariance)
+    assert again.values() == {"arm_gain": 2.0, "link_mass": 1.1}  # within the bounds
+    with pytest.raises(ValueError, match="directory of an identification, with belief.json"):
+        Belief.load(tmp_path)
+
+
+def test_a_motion_that_knows_nothing_is_scanned_between_the_bounds():
+    moves = np.array(_scan(np.array([[100.0, 0.0], [100.0, 0.0]])))  # of the second parameter
+    assert np.abs(moves[:4]).max(axis=0) == pytest.approx([0.0, 8.0])
+    assert np.abs(moves[4:]).max(axis=0) == pytest.approx([8.0 / 20000**0.5, 0.0])
 
 
 def test_a_belief_becomes_the_randomisation():

@@ -103,9 +103,11 @@ def test_a_training_reports_what_was_drawn(tmp_path):
         ppo.train(cfg, world, run, lambda agent: {})
         training.draw(world, run.dir)
         assert world.env.episodes == 2 * (2 + 2)
+        assert training.metrics(world) == {"unstable_draws": 0.0}
     (figure,) = json.loads((tmp_path / "figures_randomization.json").read_text())
     assert "mass_red" in figure["svg"]
     assert "8 episodes" in figure["caption"]
+    assert "unstable draws: 0" in figure["caption"]
 
 
 def test_automatic_randomisation_is_carried_along(tmp_path):
@@ -113,12 +115,14 @@ def test_automatic_randomisation_is_carried_along(tmp_path):
         assert "env" in world.stateful
         world.env.reset(seed=0)
         training.draw(world, tmp_path)
+        assert set(training.metrics(world)) == {"adr_entropy", "adr_widened", "unstable_draws"}
     assert "body_mass[torso]" in (tmp_path / "figures_adr.json").read_text()
 
 
 def test_nothing_to_draw_is_the_plain_world():
     with opened() as world:
         assert not world.stateful
+        assert not training.metrics(world)
         _, infos = world.env.reset(seed=0)
     assert "parameters" not in infos
 

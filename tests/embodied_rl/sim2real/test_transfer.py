@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from embodied_rl.online import ppo, rollout
-from embodied_rl.sim2real import adr, randomization, transfer
+from embodied_rl.sim2real import adr, identified, randomization, transfer
 from embodied_rl.sim2real.distributions import Rule
 from embodied_rl.sim2real.randomization import Draw, Randomization
 from embodied_rl.sim2real.realities import Reality
@@ -40,7 +40,7 @@ def test_every_method_is_trained_and_tried_and_kept(tmp_path: Path):
     cfg = settings("nominal", "adr")
     table = transfer.compare(cfg, training(), tmp_path, cfg, REALITIES)
     assert set(table.successes) == {"nominal", "adr"}
-    assert {desk: len(trials) for desk, trials in table.successes["adr"].items()} == {
+    assert {desk: len(trials) for desk, trials in table.successes["adr"][0].items()} == {
         "nominal": 2,
         "stiff": 2,
     }
@@ -86,7 +86,7 @@ def test_results_are_kept_only_where_they_are_the_same(tmp_path: Path):
     learnt = (tmp_path / "nominal-seed0" / "metrics.jsonl").read_bytes()
     table = compared(training(), "nominal", seed=7)  # other episodes: tried again, not trained again
     assert json.loads((tmp_path / "nominal-seed0" / "transfer.json").read_text())["settings"]["seed"] == 7
-    assert len(table.successes["nominal"]["stiff"]) == 2
+    assert len(table.successes["nominal"][0]["stiff"]) == 2
     other = training()
     other.ranges = randomization.Config(parameters={"arm_gain": {"uniform": [0.9, 1.1]}})
     compared(other, "nominal")  # which draws nothing
@@ -95,14 +95,49 @@ def test_results_are_kept_only_where_they_are_the_same(tmp_path: Path):
         compared(other, "fixed")
 
 
-def test_identified_desks_are_like_the_realities(monkeypatch):
-    monkeypatch.setattr(transfer, "_STEPS", 25)
-    monkeypatch.setattr(transfer, "IDENTIFIED", ("arm_gain",))
-    sampler = transfer.identified(
-        {"stiff": Reality(parameters={"arm_gain": 1.5})},
-        randomization.Config(parameters={**WIDE, "link_mass": {"choice": [1.1]}}),
-        2,
-    )
+def test_mistakes_of_any_method_come_before_the_training(tmp_path: Path):
+    how = training()
+    how.adr = adr.Config(parameters={"arm_gian": {"exp": 1.0}})
+    moving = {"arm_gain": {"uniform": [0.8, 1.2], "every": "step"}}
+    for method, ranges, words in (
+        ("adr", WIDE, "did you mean 'arm_gain'"),
+        ("fixed", {}, "randomization='none': must be ranges"),
+        ("sysid", moving, "randomization.every='step'"),
+    ):
+        how.ranges = randomization.Config(parameters=ranges)
+        cfg = settings("nominal", method)
+        with pytest.raises(ValueError, match=words):
+            transfer.compare(cfg, how, tmp_path, cfg, REALITIES)
+    assert not list(tmp_path.iterdir())
+
+
+def test_identified_desks_are_like_the_realities(monkeypatch, tmp_path: Path):
+    monkeypatch.setattr(identified, "_STEPS", 25)
+    monkeypatch.setattr(identified, "IDENTIFIED", ("arm_gain",))
+
+    # A pattern that comes later must not draw again what is identified.
+    ranges = {
+        "arm_gain": {"choice": [1.0]},
+        "link_mass": {"choice": [1.1]},
+        "arm_ga*": {"uniform": [0.9, 1.1]},
+    }
+
+    def sampled() -> transfer.Sampler:
+        return identified.identified(
+            {"stiff": Reality(parameters={"arm_gain": 1.5})},
+            randomization.Config(parameters=ranges),
+            2,
+            tmp_path,
+        )
+
+    sampler = sampled()
+    fit = json.loads((tmp_path / "stiff" / "fit.json").read_text())
+    assert fit["parameters"]["arm_gain"]["value"] == pytest.approx(1.5, abs=0.1)
+    assert "<svg" in (tmp_path / "stiff" / "report.html").read_text()
+    before = (tmp_path / "stiff" / "fit.json").stat().st_mtime_ns
+    draw = sampled().episode(np.random.default_rng(3)).values  # from what is there
+    assert (tmp_path / "stiff" / "fit.json").stat().st_mtime_ns == before
+    assert draw == sampler.episode(np.random.default_rng(3)).values
     draws = [sampler.episode(np.random.default_rng(seed)).values for seed in range(20)]
     assert np.mean([draw["arm_gain"] for draw in draws]) == pytest.approx(1.5, abs=0.1)
     assert {draw["link_mass"] for draw in draws} == {1.1}
@@ -110,18 +145,20 @@ def test_identified_desks_are_like_the_realities(monkeypatch):
 
 def test_a_mixture_draws_from_all_its_parts():
     parts = [Randomization([Rule(name="a", kind="choice", numbers=(x,), group="a")]) for x in (1.0, 2.0)]
-    mixture = transfer.Mixture(parts)
+    mixture = identified.Mixture(parts)
     assert {mixture.episode(np.random.default_rng(seed)).values["a"] for seed in range(20)} == {1.0, 2.0}
     moving = Rule(name="a", kind="choice", numbers=(1.0,), group="a", every="step")
     with pytest.raises(ValueError, match="episode in a mixture"):
-        transfer.Mixture([Randomization([moving])])
+        identified.Mixture([Randomization([moving])])
     mixture.finished(Draw(values={}), 1.0)
 
 
 def test_cells_by_hand():
-    table = Table(
-        successes={"nominal": {"nominal": [True] * 4, "a": [True, False], "b": [False, False]}}, steps=10
-    )
+    first = {"nominal": [True] * 2, "a": [True], "b": [False]}
+    second = {"nominal": [True] * 2, "a": [False], "b": [False]}
+    table = Table(successes={"nominal": {0: first, 5: second}}, steps=10)
+    assert table.per_seed("nominal") == {0: 0.5, 5: 0.0}
+    assert table.to_json()["held_out_per_seed"]["nominal"] == {0: 0.5, 5: 0.0}
     row = table.rows()["nominal"]
     assert [row[desk].value for desk in ("nominal", "a", "b", "held out")] == [1.0, 0.5, 0.0, 0.25]
     assert "| nominal | 100 [51, 100] | 50 [9, 91] |" in table.markdown()
@@ -132,7 +169,11 @@ def test_cells_by_hand():
     [
         ({"methods": ("nominl",)}, "did you mean 'nominal'"),
         ({"methods": ()}, "some of"),
-        ({"seeds": ()}, "at least one seed"),
+        ({"seeds": ()}, "at least one, all >= 0"),
+        ({"seeds": (0, -1)}, "at least one, all >= 0"),
+        ({"seeds": (0, 0)}, r"transfer.seeds=\(0, 0\): must be each once"),
+        ({"methods": ("adr", "adr")}, "each once"),
+        ({"seed": -5}, "transfer.seed=-5"),
         ({"episodes": 0}, "transfer.episodes=0"),
     ],
 )

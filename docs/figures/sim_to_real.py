@@ -1,0 +1,51 @@
+"""Draw the figures of docs/sim_to_real.md from finished runs, which are those of the page's own commands.
+
+python docs/figures/sim_to_real.py runs/transfer/adr-seed0 runs/identify
+"""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+from embodied_rl.eval import figures
+from embodied_rl.eval.statistics import Interval
+
+HERE = Path(__file__).parent
+RESULTS = HERE.parents[1] / "benchmarks" / "results" / "learning_transfer.json"
+_CELL = re.compile(r"(\d+) \[(\d+), (\d+)\]")
+
+
+def standalone(svg: str) -> str:
+    """A report's picture as a file of its own, on white: elsewhere nobody knows the page's colour."""
+    spaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    opened = svg.replace("<svg", f'<svg {spaces} color="#222" style="background:#fff"', 1)
+    return re.sub(r"(?<!xlink:)\bhref=", "xlink:href=", opened)
+
+
+def of_run(directory: Path) -> None:
+    """Every picture that a run made itself."""
+    for file in sorted(directory.glob(figures.FILES)):
+        for number, picture in enumerate(json.loads(file.read_text())):
+            name = f"{directory.name.partition('-')[0]}-{number}.svg"
+            (HERE / name).write_text(standalone(picture["svg"]) + "\n")
+
+
+def transfer() -> None:
+    """Success on every desk, from what is recorded."""
+    series, desks = {}, list[str]()
+    for row in json.loads(RESULTS.read_text())["scores"]:
+        cells = {desk: _CELL.fullmatch(str(text)) for desk, text in row["settings"].items()}
+        found = {desk: [int(x) / 100 for x in cell.groups()] for desk, cell in cells.items() if cell}
+        desks = desks or list(found)
+        series[row["algorithm"].partition(",")[0]] = [
+            Interval(value=found[desk][0], low=found[desk][1], high=found[desk][2]) for desk in desks
+        ]
+    picture = figures.bars("Transfer", desks, series, label="success", caption="")
+    (HERE / "transfer.svg").write_text(standalone(picture.svg) + "\n")
+
+
+if __name__ == "__main__":
+    for run in sys.argv[1:]:
+        of_run(Path(run))
+    transfer()
