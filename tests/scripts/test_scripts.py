@@ -91,18 +91,25 @@ def test_an_offline_run_goes_on_online_and_resumes(datasets: Path, tmp_path: Pat
     assert whole != (tmp_path / "offline" / "policy/model.safetensors").read_bytes()
     rows = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if "eval/success" in row] == [0, 1, 2, 4]  # before the first step too
-    place = OmegaConf.load(tmp_path / "whole" / "config.yaml").env
-    assert place == {"id": "embodied/Desk-v0", "task": "lift_block", "kwargs": {"max_episode_steps": 6}}
+    again = [*common, f"run.dir={tmp_path / 'halves'}", "run.resume=true"]
     with pytest.raises(SystemExit):  # it decides when episodes begin
-        call(
-            "train_online",
-            *common,
-            f"run.dir={tmp_path / 'halves'}",
-            "run.resume=true",
-            "run.checkpoint_every=4",
-        )
+        call("train_online", *again, "run.checkpoint_every=4")
     with pytest.raises(SystemExit):  # a word that its algorithm does not know
         call("train_online", *common, f"run.dir={tmp_path / 'no'}", "algo.change={expectle: 0.9}")
+
+
+def test_an_offline_run_goes_on_in_the_task_of_its_dataset(tmp_path: Path):
+    data = ["data.id=desk/other/tiny-v0", f"data.root={tmp_path}"]
+    call("collect_demos", *data, "env.task=place_block", "episodes=2")
+    small = ["algo.hidden=[8]", "algo.batch_size=16"]
+    call("train_offline", "algo=iql", *small, *data, f"run.dir={tmp_path / 'offline'}", *QUICK)
+    common = ["algo=finetune", f"algo.offline_run={tmp_path / 'offline'}", "rollout.num_envs=2", *QUICK]
+    for name, typed, task in [("own", [], "place_block"), ("other", ["task=lift_block"], "lift_block")]:
+        short = ["rollout.horizon=2", "run.steps=1", "rollout.threads=1", f"run.dir={tmp_path / name}"]
+        call("train_online", *common, *typed, *short)
+        assert OmegaConf.load(tmp_path / name / "config.yaml").env.task == task
+        content = json.loads((tmp_path / name / "eval.json").read_text())
+        assert content["settings"]["env_kwargs"] == {"task": task}
 
 
 @pytest.mark.parametrize("algo", ["bc", "td3_bc", "iql", "cql"])
@@ -338,7 +345,11 @@ def test_every_recipe_composes_with_a_script(path: Path):
         ),
         ("judge_clips", ["run=nowhere", "judge=anna"], "no questions"),
         ("train_online", ["algo=finetune", "algo.offline_run=nowhere"], "holds no run"),
-        ("train_online", ["algo=finetune", "rollout.obs_keys=[observation]"], "rollout.obs_keys"),
+        (
+            "train_online",
+            ["algo=finetune", "algo.offline_run=nowhere", "rollout.obs_keys=[observation]"],
+            "rollout.obs_keys=('observation',): must be empty with algo=finetune",
+        ),
         ("train_online", ["algo=sac", "rollout.critic_keys=[desired_goal]"], "rollout.critic_keys"),
         ("train_online", ["algo=sac", "rollout.num_envs=1", "rollout.horizon=1"], "run.checkpoint_every=50"),
         ("collect_demos", ["data.id=nonsense"], "expected namespace/name-v0"),
