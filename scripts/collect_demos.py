@@ -1,7 +1,6 @@
 """Record episodes of a policy as a Minari dataset.
 
 python scripts/collect_demos.py data.id=desk/lift_block/expert-v0 episodes=200
-python scripts/collect_demos.py data.id=desk/place_block/mixed-v0 env.task=place_block noise=[0,0.3,0.6]
 python scripts/collect_demos.py data.id=desk/drawn/images-v0 randomization=vision 'env.kwargs={obs: rgb}'
 python scripts/collect_demos.py data.id=hopper/medium-v0 env.id=Hopper-v5 policy=sac.zip trust=true
 """
@@ -14,7 +13,7 @@ import envs.config
 from embodied_rl.data import collect
 from embodied_rl.data.recorder import Recorder, Target
 from embodied_rl.models.sources import open_policy
-from embodied_rl.sim2real import randomization as ranges
+from embodied_rl.sim2real.models import Config as Ranges
 from embodied_rl.sim2real.models import open_drawn
 from rl_core import config
 from rl_core.config import require
@@ -35,9 +34,7 @@ class Config:
     seed: int = 0
     env: envs.config.Config = field(default_factory=envs.config.Config)
     data: Target = field(default_factory=Target)
-    randomization: ranges.Config = field(
-        default_factory=ranges.Config
-    )  # every episode's metadata hold its draw
+    randomization: Ranges = field(default_factory=Ranges)  # an episode's metadata hold its draw
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -47,16 +44,14 @@ class Config:
 def main(cfg: Config) -> None:
     """Let the policies act, write what happened."""
     shares = np.diff(np.linspace(0, cfg.episodes, len(cfg.noise) + 1).astype(int))
-    sb3 = {"trust": cfg.trust, "vec_normalize": cfg.vec_normalize}
-    policy, spec = open_policy(cfg.policy, cfg.env, mistakes=cfg.mistakes, seed=cfg.seed, **sb3)
+    how = {"trust": cfg.trust, "vec_normalize": cfg.vec_normalize, "mistakes": cfg.mistakes}
+    policy, spec = open_policy(cfg.policy, cfg.env, seed=cfg.seed, **how)
     env = open_drawn(spec.env_id, min(cfg.num_envs, cfg.episodes), cfg.randomization, **spec.env_kwargs)
     info = collect.info_of(env, algorithm_name=cfg.policy)
     with Recorder(cfg.data.id, info, cfg.data.root or None, overwrite=cfg.data.overwrite) as out:
         for noise, share in zip(cfg.noise, shares, strict=True):
-            seed = cfg.seed + out.num_episodes
-            done = collect.record(
-                policy, env, out, episodes=int(share), seed=seed, deterministic=False, noise=noise
-            )
+            part = {"episodes": int(share), "seed": cfg.seed + out.num_episodes, "noise": noise}
+            done = collect.record(policy, env, out, deterministic=False, **part)
             console.print(f"noise {noise:g}: {done}")
     console.print(f"{cfg.data.id}: {out.num_episodes} episodes, {out.num_steps} steps")
 

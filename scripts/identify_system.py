@@ -5,19 +5,15 @@ python scripts/identify_system.py data.id=desk/shaken-v0 'shake={arm_gain: 0.8, 
 python scripts/identify_system.py data.id=desk/shaken-v1 belief=runs/identify out=runs/identify-2
 """
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from embodied_rl.data import collect, minari_io
-from embodied_rl.data.recorder import Recorder, Target
-from embodied_rl.eval import figures, report
-from embodied_rl.sim2real import figures as own_figures
+from embodied_rl.data import minari_io
+from embodied_rl.data.recorder import Target
+from embodied_rl.sim2real import identified
 from embodied_rl.sim2real.belief import Belief
-from embodied_rl.sim2real.excitation import Excitation
 from embodied_rl.sim2real.replay import motion_of
 from embodied_rl.sim2real.sysid import identify
-from envs.suites import DESK, make_vec
 from rl_core import config
 from rl_core.progress import console
 
@@ -47,23 +43,14 @@ def main(cfg: Config) -> None:
     """Record if asked to, fit, write."""
     earlier = Belief.load(Path(cfg.belief)) if cfg.belief else None
     if cfg.shake:
-        env = make_vec(DESK, 10, max_episode_steps=60, terminate_on_success=False)
-        env.unwrapped.set_parameters(cfg.shake)  # type: ignore[attr-defined]
-        with Recorder(
-            cfg.data.id, collect.info_of(env), cfg.data.root or None, overwrite=cfg.data.overwrite
-        ) as out:
-            collect.record(Excitation(cfg.seed), env, out, episodes=10, seed=cfg.seed)
+        identified.record(cfg.data, cfg.shake, cfg.seed)
     motion = motion_of(minari_io.load(cfg.data.id, cfg.data.root or None), cfg.seconds)
     start = (earlier.values() if earlier else {}) | cfg.start
     fit = identify(motion, cfg.parameters, channels=cfg.channels, start=start, contacts=cfg.contacts)
     belief = earlier.update(fit) if earlier else Belief.of(fit)
-    folder = Path(cfg.out)
-    figures.write(folder, own_figures.fit_figures(motion, fit, contacts=cfg.contacts, start=start))
-    (folder / "fit.json").write_text(json.dumps(fit.to_json() | {"start": start}, indent=1) + "\n")
-    belief.save(folder)
-    (folder / "randomization.yaml").write_text(config.to_yaml(belief.randomization()))
     console.print(fit.summary())
-    console.print(f"report: {report.write_report(folder)}")
+    page = identified.keep(Path(cfg.out), motion, fit, belief, contacts=cfg.contacts, start=start)
+    console.print(f"report: {page}")
 
 
 if __name__ == "__main__":

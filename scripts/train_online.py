@@ -37,25 +37,22 @@ class Config:
 
 def main(cfg: Config) -> None:
     """Make the environments, train, save the policy, evaluate, report."""
-    name, algorithm = next((n, m) for n, m in ALGORITHMS.items() if type(cfg.algo) is m.Config)
-    cfg.env = finetune.place(cfg.algo, cfg.env, cfg.rollout) if algorithm is finetune else cfg.env
+    name, algo = next((n, m) for n, m in ALGORITHMS.items() if type(cfg.algo) is m.Config)
+    cfg.env = finetune.place(cfg.algo, cfg.env, cfg.rollout) if algo is finetune else cfg.env
     folder = f"runs/{cfg.env.task or cfg.env.id.rpartition('/')[2] or 'Desk-v0'}/{name}-seed{cfg.run.seed}"
     with (
         training.open_world(cfg.env, cfg.rollout, cfg.randomization, cfg.adr) as world,
-        evaluator.open_evaluator(cfg.eval, world.spec) as evaluation,
+        evaluator.open_evaluator(cfg.eval, world.spec) as test,
         runs.Run(cfg.run, config=cfg, default_dir=folder, fixed=training.rollout.FIXED) as run,
     ):
 
         def policy(agent: Any) -> ActorPolicy:
             return ActorPolicy(agent.actor, world.spec, agent.normalizer(), seed=cfg.run.seed)
 
-        def look(agent: Any) -> dict[str, float]:
-            return evaluation.curve(policy(agent)) | training.metrics(world)
-
-        agent = algorithm.train(cfg.algo, world, run, look)
+        agent = algo.train(cfg.algo, world, run, lambda a: test.curve(policy(a)) | training.metrics(world))
         policy(agent).save(run.dir / "policy")
         training.draw(world, run.dir)
-        console.print(results.headline(evaluation.final(policy(agent), run.dir)))
+        console.print(results.headline(test.final(policy(agent), run.dir)))
     console.print(f"report: {run.dir / 'report.html'}")
 
 

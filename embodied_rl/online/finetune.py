@@ -89,7 +89,7 @@ def place(cfg: Config, env: EnvConfig, seen: rollout.Config) -> EnvConfig:
     reason = "empty with algo=finetune, which goes on with the fields of the offline run"
     for name in ("obs_keys", "critic_keys"):
         require(not getattr(seen, name), f"rollout.{name}", getattr(seen, name), reason)
-    _, data_cfg = _saved(cfg)
+    _, _, data_cfg = _saved(cfg)
     # The desk stands in configs/train_online.yaml: alone it is nobody's word against a dataset's.
     unnamed = env.id == DESK and not env.task
     spec = placed(_episodes(data_cfg).spec, dataclasses.replace(env, id="") if unnamed else env)
@@ -104,8 +104,8 @@ def open_run(cfg: Config, device: torch.device) -> Offline:
     Raises ValueError for a directory that holds none, for an algorithm that has no critic (BC), and for
     n-step returns, which online transitions lack.
     """
-    saved, data_cfg = _saved(cfg)
-    algorithm, own = _algorithm(saved, cfg)
+    algorithm, saved, data_cfg = _saved(cfg)
+    own = _changed(algorithm.Config, saved, cfg.change)
     require(data_cfg.n_step == 1, "data.n_step", data_cfg.n_step, "1 in a run that is continued online")
     episodes = _episodes(data_cfg)
     data = transitions.Transitions(episodes, data_cfg, device)
@@ -119,30 +119,22 @@ def open_run(cfg: Config, device: torch.device) -> Offline:
     return Offline(algorithm=algorithm, cfg=own, data=data, reward=affine, gamma=data_cfg.gamma, agent=agent)
 
 
-def _saved(cfg: Config) -> tuple[dict[str, Any], transitions.Config]:
-    """What the offline run's `config.yaml` says of its algorithm and of its data."""
+def _saved(cfg: Config) -> tuple[ModuleType, dict[str, Any], transitions.Config]:
+    """What the offline run's `config.yaml` says: its algorithm, the fields of its configuration, its data."""
     file = Path(cfg.offline_run) / "config.yaml"
     if not file.is_file():
         raise ValueError(f"algo.offline_run={cfg.offline_run!r}: holds no run (no config.yaml)")
     saved: Any = OmegaConf.to_container(OmegaConf.load(file))
-    for group in ("algo", "data"):
-        accepted = f"a run of train_offline; this one's config.yaml has no {group}"
-        require(group in saved, "algo.offline_run", cfg.offline_run, accepted)
-    return saved["algo"], transitions.Config(**_tuples(saved["data"]))
+    own = saved.get("algo") or {}
+    for algorithm in OFFLINE:
+        if {f.name for f in dataclasses.fields(algorithm.Config)} == own.keys():
+            return algorithm, own, transitions.Config(**_tuples(saved["data"]))
+    known = ", ".join(module.__name__.rpartition(".")[2] for module in OFFLINE)
+    raise ValueError(f"algo.offline_run={cfg.offline_run!r}: must be a run of one of {known}")
 
 
 def _episodes(cfg: transitions.Config) -> Episodes:
     return minari_io.load(cfg.id, root=cfg.root or None, cache_root=cfg.cache_root or None)
-
-
-def _algorithm(saved: Mapping[str, Any], cfg: Config) -> tuple[ModuleType, Any]:
-    """The algorithm whose configuration has these fields, and the configuration with `change`."""
-    for module in OFFLINE:
-        names = [f.name for f in dataclasses.fields(module.Config)]
-        if set(names) == saved.keys():
-            return module, _changed(module.Config, saved, cfg.change)
-    known = ", ".join(module.__name__.rpartition(".")[2] for module in OFFLINE)
-    raise ValueError(f"algo.offline_run={cfg.offline_run!r}: must be a run of one of {known}")
 
 
 def _changed(kind: type, saved: Mapping[str, Any], change: Mapping[str, Any]) -> Any:

@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from embodied_rl.data import collect
+from embodied_rl.data.recorder import Recorder, Target
 from embodied_rl.eval import figures, report
 from embodied_rl.sim2real import randomization
-from embodied_rl.sim2real.belief import Belief
+from embodied_rl.sim2real.belief import Belief, Fit
 from embodied_rl.sim2real.excitation import Excitation
 from embodied_rl.sim2real.figures import fit_figures
 from embodied_rl.sim2real.models import parameters_of
@@ -25,7 +26,7 @@ from embodied_rl.sim2real.realities import Reality, open_reality
 from embodied_rl.sim2real.replay import Motion
 from embodied_rl.sim2real.sysid import identify
 from envs.suites import DESK
-from rl_core.config import require
+from rl_core.config import require, to_yaml
 
 IDENTIFIED = ("link_mass", "arm_frictionloss", "arm_damping", "arm_gain", "latency", "sensor_delay")
 EPISODES, _STEPS = 10, 60  # of the motion: 60 s
@@ -64,6 +65,14 @@ def recorded(reality: Reality | None, episodes: int, seed: int = 0) -> Motion:
     )
 
 
+def record(target: Target, parameters: Mapping[str, float], seed: int) -> None:
+    """The same of a desk with these parameters, 60 s into a Minari dataset."""
+    reality = Reality(parameters=parameters)
+    env = open_reality(reality, EPISODES, max_episode_steps=_STEPS, terminate_on_success=False)
+    with Recorder(target.id, collect.info_of(env), target.root or None, overwrite=target.overwrite) as out:
+        collect.record(Excitation(seed), env, out, episodes=EPISODES, seed=seed)
+
+
 def identified(
     realities: Mapping[str, Reality], ranges: randomization.Config, episodes: int, directory: Path
 ) -> Mixture:
@@ -89,10 +98,19 @@ def _belief(reality: Reality, episodes: int, directory: Path) -> Belief:
         return Belief.load(directory)
     motion = recorded(reality, episodes)
     fit = identify(motion, IDENTIFIED, contacts=False)
-    belief = Belief.of(fit)
-    belief.save(directory)
-    (directory / "fit.json").write_text(json.dumps(fit.to_json(), indent=1) + "\n")
-    figures.write(directory, fit_figures(motion, fit, contacts=False))
-    report.write_report(directory)
+    keep(directory, motion, fit, Belief.of(fit), contacts=False)
     of.write_text(asked)
-    return belief
+    return Belief.load(directory)
+
+
+def keep(
+    directory: Path, motion: Motion, fit: Fit, belief: Belief, *, contacts: bool,
+    start: Mapping[str, float] | None = None,
+) -> Path:  # fmt: skip
+    """Write a fit, its pictures and the belief after it, also as a randomisation; return the report page."""
+    begun = dict(start or {})
+    belief.save(directory)
+    (directory / "randomization.yaml").write_text(to_yaml(belief.randomization()))
+    (directory / "fit.json").write_text(json.dumps(fit.to_json() | {"start": begun}, indent=1) + "\n")
+    figures.write(directory, fit_figures(motion, fit, contacts=contacts, start=begun))
+    return report.write_report(directory)

@@ -100,11 +100,11 @@ def test_an_offline_run_goes_on_online_and_resumes(datasets: Path, tmp_path: Pat
 
 def test_an_offline_run_goes_on_in_the_task_of_its_dataset(tmp_path: Path):
     data = ["data.id=desk/other/tiny-v0", f"data.root={tmp_path}"]
-    call("collect_demos", *data, "env.task=place_block", "episodes=2")
+    call("collect_demos", *data, "env.task=open_drawer", "episodes=2")
     small = ["algo.hidden=[8]", "algo.batch_size=16"]
     call("train_offline", "algo=iql", *small, *data, f"run.dir={tmp_path / 'offline'}", *QUICK)
     common = ["algo=finetune", f"algo.offline_run={tmp_path / 'offline'}", "rollout.num_envs=2", *QUICK]
-    for name, typed, task in [("own", [], "place_block"), ("other", ["task=lift_block"], "lift_block")]:
+    for name, typed, task in [("own", [], "open_drawer"), ("other", ["task=close_drawer"], "close_drawer")]:
         short = ["rollout.horizon=2", "run.steps=1", "rollout.threads=1", f"run.dir={tmp_path / name}"]
         call("train_online", *common, *typed, *short)
         assert OmegaConf.load(tmp_path / name / "config.yaml").env.task == task

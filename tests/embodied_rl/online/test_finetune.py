@@ -132,7 +132,7 @@ def test_what_is_seen_online_enters_as_the_dataset_did(offline, go_on, tmp_path,
     expected = (np.stack(world.env.obs[:4], 1) - raw.mean(0)) / (raw.std(0) + 1e-3)  # as TD3+BC has it
     np.testing.assert_allclose(kept["rows"]["obs"].view(2, 4, 3), expected, rtol=1e-4, atol=1e-4)
     # The line that took the dataset's rewards to those of its transitions takes these along.
-    _, data_cfg = finetune._saved(finetune.Config(offline_run=str(directory)))
+    _, _, data_cfg = finetune._saved(finetune.Config(offline_run=str(directory)))
     slope, offset = np.polyfit(episodes.rewards, transitions.Transitions(episodes, data_cfg)._reward, 1)
     assert abs(slope - 1.0) > 0.1
     reward = np.stack(world.env.rewards, 1) * slope + offset
@@ -268,6 +268,6 @@ def test_what_is_no_offline_run_is_named(offline, go_on, tmp_path):
     tell("must be a run of one of iql, cql, td3_bc", algo=cloned)
     tell("data.n_step=3: must be 1", data={**saved.data, "n_step": 3})
     del saved["algo"]
-    tell("must be a run of train_offline; this one's config.yaml has no algo")
+    tell("must be a run of one of iql, cql, td3_bc")
     with pytest.raises(ValueError, match="holds no run"):
         go_on(tmp_path / "nowhere")
