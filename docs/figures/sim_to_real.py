@@ -13,6 +13,7 @@ from embodied_rl.eval.statistics import Interval
 
 HERE = Path(__file__).parent
 RESULTS = HERE.parents[1] / "benchmarks" / "results" / "learning_transfer.json"
+ALL = "these five"
 _CELL = re.compile(r"(\d+) \[(\d+), (\d+)\]")
 
 
@@ -33,13 +34,16 @@ def of_run(directory: Path) -> None:
 
 def transfer() -> None:
     """Success on every desk, from what is recorded."""
-    series, desks = {}, list[str]()
-    for row in json.loads(RESULTS.read_text())["scores"]:
-        cells = {desk: _CELL.fullmatch(str(text)) for desk, text in row["settings"].items()}
-        found = {desk: [int(x) / 100 for x in cell.groups()] for desk, cell in cells.items() if cell}
-        desks = desks or list(found)
+    rows = json.loads(RESULTS.read_text())["scores"]
+    desks = ["nominal", *rows[0]["settings"]["score over"], ALL]
+    series = {}
+    for row in rows:
+        assert row["settings"]["score over"] == desks[1:-1], "methods compare only over the same desks"
+        cells = [_CELL.fullmatch(row["settings"][desk]) for desk in desks[:-1]]
+        found = [[int(x) for x in cell.groups()] for cell in cells if cell]
+        found.append([row[end] for end in ("mean", "low", "high")])
         series[row["algorithm"].partition(",")[0]] = [
-            Interval(value=found[desk][0], low=found[desk][1], high=found[desk][2]) for desk in desks
+            Interval(value=value / 100, low=low / 100, high=high / 100) for value, low, high in found
         ]
     picture = figures.bars("Transfer", desks, series, label="success", caption="")
     (HERE / "transfer.svg").write_text(standalone(picture.svg) + "\n")

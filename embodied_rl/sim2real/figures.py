@@ -13,6 +13,7 @@ from embodied_rl.sim2real.belief import Fit
 from embodied_rl.sim2real.replay import STEP_SECONDS, Motion, Replay
 
 _EPISODES = 3  # of which the errors are shown
+_MOVES = 60  # of the boundaries of automatic randomisation, at most
 
 
 def fit_figures(
@@ -69,9 +70,11 @@ def _errors(motion: Motion, measured: np.ndarray, found: np.ndarray) -> Inline:
 
 def adr_figures(adr: Adr) -> list[Inline]:
     """Ranges and entropy of automatic domain randomisation over the episodes."""
-    episodes = [*(float(row[0]) for row in adr.history), float(adr.episodes)]
-    ranges = [*(row[2] for row in adr.history), adr.ranges().tolist()]
-    entropy = [*(float(row[1]) for row in adr.history), adr.entropy()]
+    # Boundaries move thousands of times: a picture needs some of them, and a page should not hold all.
+    shown = [adr.history[i] for i in np.unique(np.linspace(0, len(adr.history) - 1, _MOVES).astype(int))]
+    episodes = [*(float(row[0]) for row in shown), float(adr.episodes)]
+    ranges = [*(row[2] for row in shown), adr.ranges().tolist()]
+    entropy = [*(float(row[1]) for row in shown), adr.entropy()]
     final = adr.ranges()
     bounds = {
         f"{name} [{low:.3g}, {high:.3g}]": [row[i] for row in ranges]
