@@ -13,6 +13,7 @@ from embodied_rl.eval.statistics import Interval
 
 HERE = Path(__file__).parent
 RESULTS = HERE.parents[1] / "benchmarks" / "results" / "learning_transfer.json"
+SHOWN = ("adr-0", "adr-1", "identify-0")
 ALL = "these five"
 _CELL = re.compile(r"(\d+) \[(\d+), (\d+)\]")
 
@@ -25,11 +26,12 @@ def standalone(svg: str) -> str:
 
 
 def of_run(directory: Path) -> None:
-    """Every picture that a run made itself."""
+    """The pictures of a run's report that the page shows."""
     for file in sorted(directory.glob(figures.FILES)):
         for number, picture in enumerate(json.loads(file.read_text())):
-            name = f"{directory.name.partition('-')[0]}-{number}.svg"
-            (HERE / name).write_text(standalone(picture["svg"]) + "\n")
+            name = f"{directory.name.partition('-')[0]}-{number}"
+            if name in SHOWN:
+                (HERE / f"{name}.svg").write_text(standalone(picture["svg"]) + "\n")
 
 
 def transfer() -> None:
