@@ -12,14 +12,15 @@ from llm_align.online.reference import KL
 from rl_core import trust_region
 
 
+@pytest.mark.slow
 def test_it_climbs_within_its_region(train, language, tmp_path):
-    # a step goes to the edge of the region however near the goal is, along a gradient of few responses: with
-    # max_kl=0.1 and half as many the policy reaches 0.97 and leaves it again
-    region = trust_region.Config(max_kl=0.03, damping=0.01)
+    # A step goes to the edge of the region however near the goal is, along a gradient of few responses. With
+    # max_kl=0.03 and half as many some policies reach 0.98 and leave it again, which ones hangs on rounding.
+    region = trust_region.Config(max_kl=0.02, damping=0.01)
     cfg = trpo.Config(trust_region=region, baseline="leave_one_out")
-    agent = train(trpo, cfg, 40, name="run", task=language.task(group_size=16))
+    agent = train(trpo, cfg, 50, name="run", task=language.task(group_size=32))
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert max(row["train/step_kl"] for row in rows) <= 0.03
+    assert max(row["train/step_kl"] for row in rows) <= 0.02
     assert language.mean_reward(language.policy()) < 0.15
     assert language.mean_reward(agent.policy) >= 0.95
 
