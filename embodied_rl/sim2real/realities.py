@@ -32,9 +32,7 @@ class Reality:
     parameters: Mapping[str, float] = field(default_factory=dict)
     backlash: float = 0.0  # metres that the hand does not move after a command to turn back
     dropped: float = 0.0  # chance that a command is lost and the last one is carried out again
-    jitter: float = (
-        0.0  # seconds: each command begins up to that much late, so that none lasts as long as another
-    )
+    jitter: float = 0.0  # seconds by which a command begins late at most, each anew: none lasts like the next
     camera: tuple[float, float, float] = (0.0, 0.0, 0.0)  # metres by which objects are seen displaced
     turned: float = 0.0  # radians by which the robot's frame is turned about the vertical
 
