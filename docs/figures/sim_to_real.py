@@ -1,6 +1,6 @@
 """Draw the figures of docs/sim_to_real.md from finished runs, which are those of the page's own commands.
 
-python docs/figures/sim_to_real.py runs/transfer/adr-seed0 runs/identify
+python docs/figures/sim_to_real.py runs/transfer runs/transfer/adr-seed0 runs/identify
 """
 
 import json
@@ -9,13 +9,9 @@ import sys
 from pathlib import Path
 
 from embodied_rl.eval import figures
-from embodied_rl.eval.statistics import Interval
 
 HERE = Path(__file__).parent
-RESULTS = HERE.parents[1] / "benchmarks" / "results" / "learning_transfer.json"
-SHOWN = ("adr-0", "adr-1", "identify-0")
-ALL = "these five"
-_CELL = re.compile(r"(\d+) \[(\d+), (\d+)\]")
+SHOWN = ("transfer-0", "adr-0", "adr-1", "identify-0")
 
 
 def standalone(svg: str) -> str:
@@ -34,24 +30,6 @@ def of_run(directory: Path) -> None:
                 (HERE / f"{name}.svg").write_text(standalone(picture["svg"]) + "\n")
 
 
-def transfer() -> None:
-    """Success on every desk, from what is recorded."""
-    rows = json.loads(RESULTS.read_text())["scores"]
-    desks = ["nominal", *rows[0]["settings"]["score over"], ALL]
-    series = {}
-    for row in rows:
-        assert row["settings"]["score over"] == desks[1:-1], "methods compare only over the same desks"
-        cells = [_CELL.fullmatch(row["settings"][desk]) for desk in desks[:-1]]
-        found = [[int(x) for x in cell.groups()] for cell in cells if cell]
-        found.append([row[end] for end in ("mean", "low", "high")])
-        series[row["algorithm"].partition(",")[0]] = [
-            Interval(value=value / 100, low=low / 100, high=high / 100) for value, low, high in found
-        ]
-    picture = figures.bars("Transfer", desks, series, label="success", caption="")
-    (HERE / "transfer.svg").write_text(standalone(picture.svg) + "\n")
-
-
 if __name__ == "__main__":
     for run in sys.argv[1:]:
         of_run(Path(run))
-    transfer()

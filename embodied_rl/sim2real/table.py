@@ -6,10 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from embodied_rl.eval.figures import Inline, bars
-from embodied_rl.eval.statistics import Interval, wilson
+from embodied_rl.eval.statistics import Interval, bootstrap_mean, wilson
 
 NOMINAL = "nominal"  # the desk that is no reality
+ALL = "held out"  # the column of all realities together
 
 Trials = Mapping[str, Sequence[bool]]  # successes of one policy on each desk
 
@@ -31,55 +34,96 @@ class Table:
         """The desks that are realities."""
         return [desk for desk in self.desks if desk != NOMINAL]
 
-    def cell(self, method: str, desks: Sequence[str]) -> Interval:
-        """Success with a 95 % Wilson interval over the episodes of some desks, all policies of a method."""
-        policies = self.successes[method].values()
-        trials = [success for policy in policies for desk in desks for success in policy[desk]]
+    def cell(self, method: str, desk: str) -> Interval:
+        """Success on one desk with a 95 % Wilson interval over the episodes of all policies of a method."""
+        trials = [success for policy in self.successes[method].values() for success in policy[desk]]
         return wilson(sum(trials), len(trials))
+
+    def overall(self, method: str) -> Interval:
+        """Success on all realities together, with a bootstrapped 95 % interval over the starts.
+
+        Every desk begins its episodes from the same starts, so what one start gives is one observation.
+        """
+        return bootstrap_mean(self._per_start(method))
+
+    def difference(self, method: str, other: str) -> Interval:
+        """How much more success one method has than another on all realities, paired by start."""
+        return bootstrap_mean(self._per_start(method) - self._per_start(other))
+
+    def _per_start(self, method: str) -> np.ndarray:
+        """Share `[episodes]` of realities and policies that succeed from each start."""
+        policies = self.successes[method].values()
+        return np.mean([policy[desk] for policy in policies for desk in self.held_out], axis=0)
 
     def per_seed(self, method: str) -> dict[int, float]:
         """Success of each policy of a method on all realities together."""
-        found = {}
-        for seed, policy in self.successes[method].items():
-            trials = [success for desk in self.held_out for success in policy[desk]]
-            found[seed] = sum(trials) / len(trials)
-        return found
+        return {
+            seed: float(np.mean([policy[desk] for desk in self.held_out]))
+            for seed, policy in self.successes[method].items()
+        }
 
     def rows(self) -> dict[str, dict[str, Interval]]:
         """`{method: {desk: success}}`, with all realities together in the last column."""
         return {
-            method: {desk: self.cell(method, [desk]) for desk in self.desks}
-            | {"held out": self.cell(method, self.held_out)}
+            method: {desk: self.cell(method, desk) for desk in self.desks} | {ALL: self.overall(method)}
             for method in self.successes
         }
+
+    def differences(self) -> dict[str, dict[str, Interval]]:
+        """`{method: {other: difference}}` for every two methods."""
+        return {m: {o: self.difference(m, o) for o in self.successes if o != m} for m in self.successes}
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values: the table, each policy's share of the realities, and every episode."""
         return {
             "success": {m: {d: asdict(cell) for d, cell in row.items()} for m, row in self.rows().items()},
             "held_out_per_seed": {method: self.per_seed(method) for method in self.successes},
+            "held_out_differences": {
+                m: {o: asdict(cell) for o, cell in row.items()} for m, row in self.differences().items()
+            },
             "episodes": self.successes,
             "environment_steps": self.steps,
         }
 
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Table:
+        """The table that `to_json` wrote."""
+        successes = {
+            method: {int(seed): trials for seed, trials in policies.items()}
+            for method, policies in values["episodes"].items()
+        }
+        return cls(successes=successes, steps=values["environment_steps"])
+
     def markdown(self) -> str:
-        """The table in percent."""
-        columns = [*self.desks, "held out"]
-        lines = [f"| method | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
-        for method, row in self.rows().items():
-            cells = [
-                f"{100 * c.value:.0f} [{100 * (c.low or 0):.0f}, {100 * (c.high or 0):.0f}]"
-                for c in row.values()
-            ]
-            lines.append(f"| {method} | {' | '.join(cells)} |")
-        return "\n".join(lines)
+        """The table in percent, and where there are several methods, their differences in points."""
+        tables = [_markdown("success in %", self.rows())]
+        if len(self.successes) > 1:
+            tables.append(_markdown("held out, points more than", self.differences()))
+        return "\n\n".join(tables)
 
     def figure(self) -> Inline:
         """The table as bars."""
         series = {method: list(row.values()) for method, row in self.rows().items()}
         seeds = max(len(policies) for policies in self.successes.values())
         caption = (
-            f"success, 95 % Wilson intervals over the episodes of all policies (training seeds: {seeds}), "
+            f"success, 95 % intervals over the episodes of all policies (training seeds: {seeds}), "
             f"not over trainings; {self.steps:,} environment steps a policy"
         )
-        return bars("Transfer", [*self.desks, "held out"], series, label="success", caption=caption)
+        return bars("Transfer", [*self.desks, ALL], series, label="success", caption=caption)
+
+
+def percent(cell: Interval) -> str:
+    """As `82 [80, 84]`."""
+    whole = f"{100 * cell.value:.0f}"
+    if cell.low is None or cell.high is None:
+        return whole
+    return f"{whole} [{100 * cell.low:.0f}, {100 * cell.high:.0f}]"
+
+
+def _markdown(corner: str, rows: Mapping[str, Mapping[str, Interval]]) -> str:
+    columns = list(dict.fromkeys(name for row in rows.values() for name in row))
+    lines = [f"| {corner} | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
+    for name, row in rows.items():
+        cells = (percent(row[column]) if column in row else "" for column in columns)
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)

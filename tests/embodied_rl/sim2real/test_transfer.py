@@ -162,6 +162,30 @@ def test_cells_by_hand():
     row = table.rows()["nominal"]
     assert [row[desk].value for desk in ("nominal", "a", "b", "held out")] == [1.0, 0.5, 0.0, 0.25]
     assert "| nominal | 100 [51, 100] | 50 [9, 91] |" in table.markdown()
+    assert "points more than" not in table.markdown()
+
+
+def test_a_start_counts_once_however_many_realities_begin_from_it():
+    half = [True, False] * 20
+    better = [True, True, *half[2:]]
+    successes = {
+        name: {0: {"nominal": half, "a": trials, "b": trials}}
+        for name, trials in (("nominal", half), ("adr", better))
+    }
+    table = Table(successes=successes, steps=10)
+    once = Table(successes={"nominal": {0: {"nominal": half, "a": half}}}, steps=10)
+    assert table.overall("nominal") == once.overall("nominal")
+    # Apart, the two methods' intervals overlap by far; paired, one start tells and 39 say nothing.
+    gain = table.difference("adr", "nominal")
+    assert gain.value == pytest.approx(1 / 40)
+    assert gain.low == 0.0
+    assert gain.high < 0.08
+    assert table.difference("nominal", "adr").value == -gain.value
+    saved = json.loads(json.dumps(table.to_json()))
+    assert saved["held_out_differences"]["adr"]["nominal"]["value"] == gain.value
+    assert Table.from_json(saved) == table
+    assert "| held out, points more than | adr | nominal |\n" in table.markdown()
+    assert "| adr |  | 2 [0, 8] |" in table.markdown()
 
 
 @pytest.mark.parametrize(
