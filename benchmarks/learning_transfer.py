@@ -3,7 +3,7 @@
 python scripts/transfer.py +experiment=transfer_lift_block 'transfer.seeds=[0]' run.dir=runs/transfer
 python -m benchmarks.learning_transfer runs/transfer
 
-Intervals are over episodes, not over trainings; those over all realities count a start once.
+The directory must hold all four methods: trained in parts if you like, then called with all, which only reads.
 """
 
 import argparse
@@ -12,26 +12,34 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import record
-from embodied_rl.sim2real.table import ALL, NOMINAL, Table, percent
+from embodied_rl.sim2real.table import NOMINAL, TOGETHER, Table, percent
+from embodied_rl.sim2real.transfer import METHODS
+from rl_core.config import require
 
 
 def rows(table: Table, note: str) -> list[dict[str, Any]]:
-    """One line per method in the form of `record.write_scores`, success in percent."""
-    result = []
+    """One line per method in the form of `record.write_scores`, success in percent.
+
+    Raises ValueError where a method is missing: the record is of the whole comparison.
+    """
+    missing = ", ".join(method for method in METHODS if method not in table.successes)
+    require(not missing, "transfer.json", "without " + missing, "of a call with all methods")
+    result, differences = [], table.differences()
     for method, cells in table.rows().items():
-        policies, whole = table.successes[method], cells[ALL]
+        policies, whole = table.successes[method], cells[TOGETHER]
         settings = {
-            "episodes on each desk": [len(policy[NOMINAL]) for policy in policies.values()],
+            "episodes on each desk": len(next(iter(policies.values()))[NOMINAL]),
             "seeds": list(policies),
             "environment_steps": table.steps,
             **{desk: percent(cells[desk]) for desk in table.desks},
-            **{f"more than {o}": percent(d) for o, d in table.differences()[method].items()},
+            **{f"more than {other}": percent(d, digits=1) for other, d in differences[method].items()},
+            "intervals": "over starts, not over trainings",
         }
         result.append({
             "algorithm": f"{method}, success on held-out desks in %", "library": "ours",
             "scores": [round(100 * score, 1) for score in table.per_seed(method).values()],
-            "mean": round(100 * whole.value, 1),
-            "low": whole.low and round(100 * whole.low, 1), "high": whole.high and round(100 * whole.high, 1),
+            **{key: None if x is None else round(100 * x, 1)
+               for key, x in (("mean", whole.value), ("low", whole.low), ("high", whole.high))},
             "settings": settings, "verdict": note,
         })  # fmt: skip
     return result

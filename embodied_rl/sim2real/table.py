@@ -12,7 +12,7 @@ from embodied_rl.eval.figures import Inline, bars
 from embodied_rl.eval.statistics import Interval, bootstrap_mean, wilson
 
 NOMINAL = "nominal"  # the desk that is no reality
-ALL = "held out"  # the column of all realities together
+TOGETHER = "held out"  # the column of all realities
 
 Trials = Mapping[str, Sequence[bool]]  # successes of one policy on each desk
 
@@ -35,25 +35,32 @@ class Table:
         return [desk for desk in self.desks if desk != NOMINAL]
 
     def cell(self, method: str, desk: str) -> Interval:
-        """Success on one desk with a 95 % Wilson interval over the episodes of all policies of a method."""
-        trials = [success for policy in self.successes[method].values() for success in policy[desk]]
-        return wilson(sum(trials), len(trials))
+        """Success on one desk with a 95 % Wilson interval over the episodes of all policies of a method.
+
+        The interval takes episodes of several policies for independent, though they share their starts.
+        """
+        trials = self._trials(method, [desk])
+        return wilson(int(trials.sum()), trials.size)
 
     def overall(self, method: str) -> Interval:
-        """Success on all realities together, with a bootstrapped 95 % interval over the starts.
+        """Success on all realities, with a 95 % interval bootstrapped over the starts.
 
-        Every desk begins its episodes from the same starts, so what one start gives is one observation.
+        Every desk begins its episodes from the same starts, so what one start gives is one observation. The
+        interval has no width where all starts give the same.
         """
         return bootstrap_mean(self._per_start(method))
 
     def difference(self, method: str, other: str) -> Interval:
-        """How much more success one method has than another on all realities, paired by start."""
+        """How much more success one method has than another on all realities, likewise, paired by start."""
         return bootstrap_mean(self._per_start(method) - self._per_start(other))
 
     def _per_start(self, method: str) -> np.ndarray:
-        """Share `[episodes]` of realities and policies that succeed from each start."""
-        policies = self.successes[method].values()
-        return np.mean([policy[desk] for policy in policies for desk in self.held_out], axis=0)
+        mean: np.ndarray = self._trials(method, self.held_out).mean(axis=0)
+        return mean
+
+    def _trials(self, method: str, desks: Sequence[str]) -> np.ndarray:
+        """Successes `[policies x desks, starts]`."""
+        return np.array([policy[desk] for policy in self.successes[method].values() for desk in desks])
 
     def per_seed(self, method: str) -> dict[int, float]:
         """Success of each policy of a method on all realities together."""
@@ -65,13 +72,16 @@ class Table:
     def rows(self) -> dict[str, dict[str, Interval]]:
         """`{method: {desk: success}}`, with all realities together in the last column."""
         return {
-            method: {desk: self.cell(method, desk) for desk in self.desks} | {ALL: self.overall(method)}
+            method: {desk: self.cell(method, desk) for desk in self.desks} | {TOGETHER: self.overall(method)}
             for method in self.successes
         }
 
     def differences(self) -> dict[str, dict[str, Interval]]:
         """`{method: {other: difference}}` for every two methods."""
-        return {m: {o: self.difference(m, o) for o in self.successes if o != m} for m in self.successes}
+        return {
+            method: {other: self.difference(method, other) for other in self.successes if other != method}
+            for method in self.successes
+        }
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values: the table, each policy's share of the realities, and every episode."""
@@ -79,7 +89,7 @@ class Table:
             "success": {m: {d: asdict(cell) for d, cell in row.items()} for m, row in self.rows().items()},
             "held_out_per_seed": {method: self.per_seed(method) for method in self.successes},
             "held_out_differences": {
-                m: {o: asdict(cell) for o, cell in row.items()} for m, row in self.differences().items()
+                m: {other: asdict(d) for other, d in row.items()} for m, row in self.differences().items()
             },
             "episodes": self.successes,
             "environment_steps": self.steps,
@@ -96,9 +106,9 @@ class Table:
 
     def markdown(self) -> str:
         """The table in percent, and where there are several methods, their differences in points."""
-        tables = [_markdown("success in %", self.rows())]
+        tables = [_markdown("success in %", self.rows(), digits=0)]
         if len(self.successes) > 1:
-            tables.append(_markdown("held out, points more than", self.differences()))
+            tables.append(_markdown("held out, points more than", self.differences(), digits=1))
         return "\n\n".join(tables)
 
     def figure(self) -> Inline:
@@ -109,21 +119,21 @@ class Table:
             f"success, 95 % intervals over the episodes of all policies (training seeds: {seeds}), "
             f"not over trainings; {self.steps:,} environment steps a policy"
         )
-        return bars("Transfer", [*self.desks, ALL], series, label="success", caption=caption)
+        return bars("Transfer", [*self.desks, TOGETHER], series, label="success", caption=caption)
 
 
-def percent(cell: Interval) -> str:
+def percent(cell: Interval, digits: int = 0) -> str:
     """As `82 [80, 84]`."""
-    whole = f"{100 * cell.value:.0f}"
+    value = f"{100 * cell.value:.{digits}f}"
     if cell.low is None or cell.high is None:
-        return whole
-    return f"{whole} [{100 * cell.low:.0f}, {100 * cell.high:.0f}]"
+        return value
+    return f"{value} [{100 * cell.low:.{digits}f}, {100 * cell.high:.{digits}f}]"
 
 
-def _markdown(corner: str, rows: Mapping[str, Mapping[str, Interval]]) -> str:
+def _markdown(corner: str, rows: Mapping[str, Mapping[str, Interval]], *, digits: int) -> str:
     columns = list(dict.fromkeys(name for row in rows.values() for name in row))
     lines = [f"| {corner} | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
     for name, row in rows.items():
-        cells = (percent(row[column]) if column in row else "" for column in columns)
+        cells = (percent(row[column], digits) if column in row else "" for column in columns)
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from embodied_rl.eval.statistics import bootstrap_mean, overlap, wilson
 from embodied_rl.online import ppo, rollout
 from embodied_rl.sim2real import adr, identified, randomization, transfer
 from embodied_rl.sim2real.distributions import Rule
@@ -162,30 +163,33 @@ def test_cells_by_hand():
     row = table.rows()["nominal"]
     assert [row[desk].value for desk in ("nominal", "a", "b", "held out")] == [1.0, 0.5, 0.0, 0.25]
     assert "| nominal | 100 [51, 100] | 50 [9, 91] |" in table.markdown()
+    assert "| 25 |\n" in table.markdown() + "\n"  # one start shows no spread
     assert "points more than" not in table.markdown()
 
 
-def test_a_start_counts_once_however_many_realities_begin_from_it():
+def test_a_start_counts_once_however_many_desks_and_policies_begin_from_it():
     half = [True, False] * 20
     better = [True, True, *half[2:]]
     successes = {
-        name: {0: {"nominal": half, "a": trials, "b": trials}}
+        name: {0: {"nominal": half, "a": trials, "b": half}}
         for name, trials in (("nominal", half), ("adr", better))
     }
     table = Table(successes=successes, steps=10)
-    once = Table(successes={"nominal": {0: {"nominal": half, "a": half}}}, steps=10)
-    assert table.overall("nominal") == once.overall("nominal")
+    per_start = np.mean([better, half], axis=0)
+    assert table.overall("adr") == bootstrap_mean(per_start)
+    twice = Table(successes={"adr": {seed: successes["adr"][0] for seed in (0, 1)}}, steps=10)
+    assert twice.overall("adr") == table.overall("adr")
+    assert table.cell("adr", "a") == wilson(21, 40)
     # Apart, the two methods' intervals overlap by far; paired, one start tells and 39 say nothing.
+    assert overlap(*map(table.overall, successes))
     gain = table.difference("adr", "nominal")
-    assert gain.value == pytest.approx(1 / 40)
-    assert gain.low == 0.0
-    assert gain.high < 0.08
+    assert (gain.value, gain.low, gain.high) == pytest.approx((1 / 80, 0.0, 3 / 80))
     assert table.difference("nominal", "adr").value == -gain.value
     saved = json.loads(json.dumps(table.to_json()))
     assert saved["held_out_differences"]["adr"]["nominal"]["value"] == gain.value
     assert Table.from_json(saved) == table
     assert "| held out, points more than | adr | nominal |\n" in table.markdown()
-    assert "| adr |  | 2 [0, 8] |" in table.markdown()
+    assert "| adr |  | 1.2 [0.0, 3.8] |" in table.markdown()
 
 
 @pytest.mark.parametrize(
