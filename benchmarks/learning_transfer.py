@@ -3,7 +3,7 @@
 python scripts/transfer.py +experiment=transfer_lift_block 'transfer.seeds=[0]' run.dir=runs/transfer
 python -m benchmarks.learning_transfer runs/transfer
 
-The directory must hold all four methods: trained in parts if you like, then called with all, which only reads.
+The directory must hold all four methods: trained in parts if you like, then called with all, which reads.
 """
 
 import argparse

@@ -106,9 +106,11 @@ class Table:
 
     def markdown(self) -> str:
         """The table in percent, and where there are several methods, their differences in points."""
-        tables = [_markdown("success in %", self.rows(), digits=0)]
+        tables = [_markdown("success in %", [*self.desks, TOGETHER], self.rows(), digits=0)]
         if len(self.successes) > 1:
-            tables.append(_markdown("held out, points more than", self.differences(), digits=1))
+            tables.append(
+                _markdown("held out, points more than", [*self.successes], self.differences(), digits=1)
+            )
         return "\n\n".join(tables)
 
     def figure(self) -> Inline:
@@ -130,8 +132,9 @@ def percent(cell: Interval, digits: int = 0) -> str:
     return f"{value} [{100 * cell.low:.{digits}f}, {100 * cell.high:.{digits}f}]"
 
 
-def _markdown(corner: str, rows: Mapping[str, Mapping[str, Interval]], *, digits: int) -> str:
-    columns = list(dict.fromkeys(name for row in rows.values() for name in row))
+def _markdown(
+    corner: str, columns: Sequence[str], rows: Mapping[str, Mapping[str, Interval]], *, digits: int
+) -> str:
     lines = [f"| {corner} | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
     for name, row in rows.items():
         cells = (percent(row[column], digits) if column in row else "" for column in columns)

@@ -188,8 +188,8 @@ def test_a_start_counts_once_however_many_desks_and_policies_begin_from_it():
     saved = json.loads(json.dumps(table.to_json()))
     assert saved["held_out_differences"]["adr"]["nominal"]["value"] == gain.value
     assert Table.from_json(saved) == table
-    assert "| held out, points more than | adr | nominal |\n" in table.markdown()
-    assert "| adr |  | 1.2 [0.0, 3.8] |" in table.markdown()
+    assert "| held out, points more than | nominal | adr |\n" in table.markdown()
+    assert "| adr | 1.2 [0.0, 3.8] |  |" in table.markdown()
 
 
 @pytest.mark.parametrize(
