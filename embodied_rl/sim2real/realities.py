@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from gymnasium.vector import VectorEnv, VectorWrapper
@@ -19,6 +19,7 @@ from envs.desk.control import ACTION_DIM, MAX_TRANSLATION
 from envs.desk.observations import observation_layout
 from envs.desk.parameters import MAX_LATENCY
 from envs.desk.scene import DESK as SCENE
+from envs.desk.vector import DeskVectorEnv
 from envs.suites import DESK, make_vec
 from rl_core.config import choice, require
 
@@ -96,7 +97,8 @@ class RealityEnv(VectorWrapper):
             **env.metadata,
             "suite": {**env.metadata.get("suite", {}), "reality": asdict(reality)},
         }
-        env.unwrapped.set_parameters(dict(reality.parameters))  # type: ignore[attr-defined]
+        self._desk = cast(DeskVectorEnv, env.unwrapped)
+        self._desk.set_parameters(dict(reality.parameters))
         num, layout = env.num_envs, observation_layout(SCENE)
         self._shift = np.zeros(max(part.stop for part in layout.values()), np.float32)
         self._shift[layout["blocks"]] = np.tile(reality.camera, len(SCENE.blocks))
@@ -133,7 +135,7 @@ class RealityEnv(VectorWrapper):
         chance, late = np.array([rng.random(2) for rng in self._rngs]).T
         if self.reality.jitter:
             latency = self.reality.parameters.get("latency", 0.0) + self.reality.jitter * late
-            self.env.unwrapped.set_parameters({"latency": latency})  # type: ignore[attr-defined]
+            self._desk.set_parameters({"latency": latency})
         lost = chance < self.reality.dropped
         actions = np.where(lost[:, None], self._last, actions)
         self._last = actions.copy()
